@@ -1,0 +1,83 @@
+"""Names: real ones, and made-up ones that can be copied but not remembered; and which are held out.
+
+A name is held out by its own hash, so a name is in training or in the held-out set wherever it appears.
+"""
+
+import random
+import re
+import zlib
+
+FIRST_NAMES = {
+    "he": (
+        "Adam Alan Alex Andrew Anton Arthur Ben Bill Bob Boris Brian Carl Charlie Chris Daniel David Denis Dmitry "
+        "Edward Eric Felix Frank Fred George Greg Harry Henry Hugo Igor Ivan Jack Jacob James Jim Joe John Kevin Leo "
+        "Louis Lucas Mark Martin Max Michael Mike Mikhail Nick Nikita Oleg Oliver Oscar Otto Paul Pavel Peter Philip "
+        "Ralph Robert Roman Sam Sergey Simon Sonic Stephen Theo Thomas Tim Toby Tom Victor Vlad Walter William Yuri"
+    ).split(),
+    "she": (
+        "Alice Amy Anna Bella Beth Carol Clara Daisy Diana Elena Ella Emily Emma Eva Fiona Grace Hannah Helen Holly "
+        "Irina Iris Jane Jenny Julia Kate Katya Lena Lily Linda Lisa Lucy Maria Martha Mary Maya Mia Mila Molly Nadia "
+        "Natasha Nina Nora Olga Olivia Peggy Polly Rita Rosa Rose Ruby Ruth Sally Sarah Sofia Sophie Stella Tanya "
+        "Vera Violet Wendy Willow Zoe"
+    ).split(),
+}
+
+SURNAMES = (
+    "Adams Andersen Baker Becker Bell Berg Black Brown Carter Clark Cohen Cook Costa Cruz Davis Diaz Dubois Dumont Evans "
+    "Fischer Foster Garcia Gomez Gray Green Hansen Harris Hill Horvat Hughes Ibrahim Jackson Jensen Jones Kaplan Keller "
+    "Khan Kim Klein Kovacs Kumar Larsen Lee Lewis Lopez Marino Martinez Miller Moore Morgan Mueller Nakamura Nguyen Novak "
+    "Orlov Park Parker Patel Pavlov Perez Petrov Popov Quinn Reed Ricci Rossi Sato Schmidt Shah Silva Singh Smith Sokolov "
+    "Stone Suzuki Tanaka Taylor Turner Volkov Wagner Walker Watson Weber White Wilson Wong Wood Wright Young Zimmerman"
+).split()
+FIRM_WORDS = (
+    "Alpha Amber Anchor Apex Arctic Arrow Atlas Aurora Beacon Blue Bridge Bright Castle Cedar Central City Cloud Comet "
+    "Coral Crystal Delta Eagle East Echo Ever Falcon Fern First Fox Gold Golden Granite Green Harbour Harvest Horizon Iron "
+    "Island Jade Lake Laurel Lion Lotus Lunar Magna Maple Marble Meadow Metro Mountain Nordic North Nova Oak Ocean Old "
+    "Omega Orbit Orion Pearl Phoenix Pine Pioneer Polar Prime Quantum Quick Rainbow Raven Red River Royal Sapphire Silver "
+    "Sky Smart Solar South Spring Star Summit Sun Sunrise Swift Terra Titan Union United Urban Valley Vega Vertex West Zenith"
+).split()
+KINDS = {**FIRST_NAMES, "family": SURNAMES, "firm": FIRM_WORDS}
+
+ONSETS = "b bl br c ch cl d dr f fl fr g gl gr h j k kl kr l m n p pl pr qu r s sh sk sl sn sp st t th tr v w z".split()
+VOWELS = "a e i o u a e i o ai ea ee oo ou".split()
+CODAS = "n r l m s t ck x nd rn sh th d v lt b nt".split()
+CODAS_BEFORE_CONSONANT = "n r l m s t ck".split()
+INNER_CODAS = " n r l m".split(" ")
+INNER_ONSETS = "b d f g k l m n p r s t v z".split()
+ENDINGS = {
+    "he": "o us in er ar ick on im ert ok".split(),
+    "she": "a ia ie elle ina y ette ita ora is".split(),
+    "family": "ov ez er man son ton ley well ski enko ini ard ford en ak ic aro as off".split(),
+    "firm": "o a ex ix on ium ity ia era ora ent io us ax ona ella um en is eto".split(),
+}
+RUDE = re.compile("shit|fuck|cunt|cock|dick|slut|tit|piss|cum|poo|nazi|rape|fart|sperm|anus|slave")
+
+
+def reserved(*parts: str) -> bool:
+    """Whether a name, an amount, or an adjective with its animal is kept out of training (about one in ten)."""
+    return zlib.crc32(" ".join(parts).lower().encode()) % 10 == 0
+
+
+def made_up(rng: random.Random, kind: str) -> str:
+    """A name of two or three syllables that is in no list, such as "Blovina" or "Shamborick"."""
+    while True:
+        stem = rng.choice(ONSETS) + rng.choice(VOWELS)
+        if rng.random() < 0.25:
+            stem += rng.choice(INNER_CODAS) + rng.choice(INNER_ONSETS) + rng.choice(VOWELS[:9])
+        ending = rng.choice(ENDINGS[kind])
+        name = stem + rng.choice(CODAS if ending[0] in "aeiouy" else CODAS_BEFORE_CONSONANT) + ending
+        if not RUDE.search(name):
+            return name.capitalize()
+
+
+def name_word(rng: random.Random, kind: str, held_out: bool, made_up_share: float) -> str:
+    """A word of a name of that kind (see KINDS) from the training names, or from the reserved ones where `held_out`."""
+    while True:
+        word = made_up(rng, kind) if rng.random() < made_up_share else rng.choice(KINDS[kind])
+        if reserved(word) == held_out:
+            return word
+
+
+def first_name(rng: random.Random, pronoun: str, held_out: bool = False, made_up_share: float = 0.7) -> str:
+    """A first name from the training names, or from the reserved ones where `held_out`."""
+    return name_word(rng, pronoun, held_out, made_up_share)

@@ -1,0 +1,55 @@
+"""Task 3 against transformers' temperature, and at its limits."""
+
+import pytest
+import torch
+from conftest import chi_square_p, continuations, random_model
+from transformers import TemperatureLogitsWarper
+
+from common import make_row
+from task1_greedy import choose as choose_greedy
+from task2_sampling import sample
+from task3_temperature import apply_temperature, choose
+
+LOGITS = torch.randn(6, 50, generator=torch.Generator().manual_seed(0)) * 5
+
+
+@pytest.mark.parametrize("temperature", [0.1, 0.5, 1.0, 3.0, 10.0])
+def test_equals_the_warper(temperature):
+    ours = apply_temperature(LOGITS, torch.full((6, 1), temperature)).softmax(-1)
+    assert torch.allclose(ours, TemperatureLogitsWarper(temperature)(None, LOGITS).softmax(-1), atol=1e-6)
+
+
+def test_each_row_has_its_own_temperature():
+    temperatures = torch.tensor([[0.0], [0.1], [0.5], [1.0], [2.0], [10.0]])
+    together = apply_temperature(LOGITS, temperatures)
+    for row in range(6):
+        assert torch.equal(together[row], apply_temperature(LOGITS[row:row + 1], temperatures[row:row + 1])[0])
+    assert torch.equal(together[3].softmax(-1), LOGITS[3].softmax(-1))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1e-300, 1e-40, 0.001])
+def test_tiny_temperatures_are_greedy_and_never_overflow(temperature):
+    probs = apply_temperature(LOGITS, torch.full((6, 1), temperature, dtype=torch.float64)).softmax(-1)
+    assert torch.equal(probs.argmax(-1), LOGITS.argmax(-1)) and (probs.max(-1).values > 0.99).all()
+
+
+def test_zero_is_greedy_also_among_equals():
+    probs = apply_temperature(torch.tensor([[1.0, 2.0, 2.0]]), torch.zeros(1, 1)).softmax(-1)
+    assert probs.tolist() == [[0, 1, 0]]
+
+
+def test_temperature_zero_writes_the_greedy_text(prompt):
+    model = random_model(4)
+    cold = continuations(model, prompt, choose, [make_row(0, "p", {"temperature": 0.0}, 1)])
+    assert cold == continuations(model, prompt, choose_greedy, [None])
+
+
+def test_huge_temperature_is_uniform():
+    temperature = torch.full((6, 1), 1e300, dtype=torch.float64)
+    assert torch.allclose(apply_temperature(LOGITS, temperature).softmax(-1), torch.tensor(0.02))
+
+
+def test_draws_follow_the_distribution():
+    logits = apply_temperature(LOGITS[:1, :20], torch.tensor([[4.0]]))
+    draws = sample(logits.expand(20_000, -1), [torch.Generator().manual_seed(3)] * 20_000)
+    assert chi_square_p(draws, logits[0].softmax(-1)) > 1e-3

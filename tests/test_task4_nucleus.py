@@ -1,0 +1,103 @@
+"""Task 4 against its rule spelt out with exact numbers, and against transformers' rule, one token apart."""
+
+import time
+from fractions import Fraction
+
+import pytest
+import torch
+from conftest import chi_square_p, continuations, random_model
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import TopPLogitsWarper
+
+from common import make_row
+from task2_sampling import sample
+from task4_nucleus import ROUNDING, choose, nucleus
+
+
+def kept(logits, top_p):
+    """The ids inside the nucleus of one row."""
+    return nucleus(logits[None], torch.tensor([[top_p]], dtype=torch.float64))[0].isfinite().nonzero()[:, 0].tolist()
+
+
+@given(st.lists(st.integers(1, 1000), min_size=1, max_size=40), st.integers(1, 40), st.booleans())
+@settings(max_examples=500, deadline=None)
+def test_the_rule_in_exact_fractions(weights, number, on_the_border):
+    """Also among equal probabilities, and where the first `number` tokens hold exactly top_p."""
+    order, total, cumulative, expected = sorted(range(len(weights)), key=lambda i: -weights[i]), sum(weights), 0, []
+    held = sum(weights[i] for i in order[:number])
+    top_p = Fraction(held, total) if on_the_border else Fraction(number, 40)
+    for i in order:
+        cumulative += weights[i]
+        if expected and Fraction(cumulative, total) > top_p:
+            break
+        expected.append(i)
+    assert kept(torch.tensor(weights).double().log().float(), float(top_p)) == sorted(expected)
+
+
+def test_ten_equal_tokens_keep_nine():
+    assert kept(torch.zeros(10), 0.9) == list(range(9))
+
+
+def test_many_equal_tokens():
+    """A float32 sum of 150,000 probabilities would lose thousands of them; the lowest ids stay."""
+    assert kept(torch.zeros(150_000), 0.9) == list(range(135_000))
+    assert len(kept(torch.zeros(150_000), 1.0)) == 150_000
+
+
+def test_first_token_stays_even_when_it_exceeds_top_p():
+    assert kept(torch.tensor([0.0, 5.0, 1.0]), 0.15) == [1]
+
+
+@pytest.mark.parametrize("spread", [0.1, 1.0, 4.0, 20.0])
+@pytest.mark.parametrize("top_p", [0.001, 0.15, 0.5, 0.9, 0.999])
+def test_one_token_less_than_transformers(spread, top_p):
+    """transformers keeps the token that crosses top_p as well; where the first one crosses, the two agree."""
+    # in float64 and with our allowance for rounding, or else tokens of probability 1e-7 would tell the two apart
+    logits = torch.randn(5, 3000, generator=torch.Generator().manual_seed(5)) * spread
+    theirs = TopPLogitsWarper(top_p + ROUNDING)(None, logits.double())
+    for row in range(5):
+        ids = theirs[row].isfinite().nonzero()[:, 0]
+        crossing = ids[logits[row, ids].argmin()].item()
+        expected = [i for i in ids.tolist() if i != crossing] or [crossing]
+        assert kept(logits[row], top_p) == expected
+
+
+def test_rows_have_their_own_top_p_and_keep_their_logits():
+    logits = torch.randn(4, 100, generator=torch.Generator().manual_seed(6)) * 3
+    top_p = torch.tensor([[0.1], [0.5], [0.9], [1.0]], dtype=torch.float64)
+    together = nucleus(logits, top_p)
+    for row in range(4):
+        inside = kept(logits[row], top_p[row].item())
+        assert together[row].isfinite().nonzero()[:, 0].tolist() == inside
+        assert torch.equal(together[row, inside], logits[row, inside])
+
+
+def test_draws_stay_inside_and_follow_the_renormalised_distribution():
+    logits = torch.randn(30, generator=torch.Generator().manual_seed(8))
+    probs = torch.zeros(30)
+    inside = kept(logits, 0.7)
+    probs[inside] = logits[inside].softmax(-1)
+    filtered = nucleus(logits[None], torch.tensor([[0.7]]))
+    draws = sample(filtered.expand(20_000, -1), [torch.Generator().manual_seed(9)] * 20_000)
+    assert 1 < len(inside) < 30 and chi_square_p(draws, probs) > 1e-3
+
+
+def test_a_row_alone_equals_the_row_in_a_batch(prompt):
+    model = random_model(1)
+    identities = [({"temperature": t, "top_p": p}, n) for t in (0.5, 1.5) for p in (0.15, 0.9) for n in (1, 2)]
+    def texts(some):
+        return continuations(model, prompt, choose, [make_row(0, "p", *identity) for identity in some])
+    assert texts(identities) == [texts([identity])[0] for identity in identities]
+
+
+def test_faster_than_a_full_sort_at_a_large_vocabulary():
+    logits = torch.randn(4, 151_936, generator=torch.Generator().manual_seed(0)) * 4
+    def seconds(action):
+        times = []
+        for _ in range(3):
+            start = time.perf_counter()
+            action()
+            times.append(time.perf_counter() - start)
+        return min(times)
+    assert seconds(lambda: nucleus(logits, torch.full((4, 1), 0.9))) < seconds(lambda: logits.sort(descending=True))

@@ -1,0 +1,92 @@
+"""Task 5 against brute force, against exhaustive search, and against transformers where the rules coincide."""
+
+import itertools
+
+import pytest
+import torch
+from conftest import PROMPT, brute_force_beams, continuations, neutral_generate, random_model
+
+from task1_greedy import choose
+from task5_beam import Candidate, beam_search, rank
+
+
+@pytest.mark.parametrize("num_beams", range(1, 9))
+@pytest.mark.parametrize("seed", range(12))
+def test_equals_brute_force(seed, num_beams, prompt):
+    model = random_model(seed, vocab=8)
+    eos_ids = [{0}, {0, 6}][seed % 2]
+    ours = beam_search(model, prompt, num_beams, eos_ids, 6)
+    finished, cut_off = brute_force_beams(model, PROMPT, num_beams, eos_ids, 6)
+    assert [candidate.ids for candidate in ours] == [ids for ids, _ in finished + cut_off]
+    assert [candidate.ended for candidate in ours] == [True] * len(finished) + [False] * len(cut_off)
+    for penalty in (-1.0, 0.0, 0.5, 1.0, 2.0, 3.0):
+        expected = sorted((total / len(ids) ** penalty for ids, total in finished + cut_off), reverse=True)
+        assert [score for score, _ in rank(ours, penalty)] == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_comparison_above_sees_candidates_end_early_and_be_cut_off(prompt):
+    ends = [[c.ended for c in beam_search(random_model(seed, vocab=8), prompt, 4, {0}, 6)] for seed in range(12)]
+    assert any(all(ended) for ended in ends) and any(not all(ended) for ended in ends)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_equals_generate_where_the_rules_coincide(seed, prompt):
+    """generate lets a candidate offer any number of continuations: compare where num_beams of them are enough."""
+    model, num_beams = random_model(seed), 2 + seed % 3
+    narrow, wide = (brute_force_beams(model, PROMPT, num_beams, {0}, 6, offered) for offered in (None, 12))
+    if narrow != wide:
+        pytest.skip("the rules differ here")
+    best = rank(beam_search(model, prompt, num_beams, {0}, 6), 1.0)[0][1]
+    theirs = neutral_generate(model, prompt, 6, eos=0, num_beams=num_beams, early_stopping=True, length_penalty=1.0)
+    assert best.ids == theirs[:len(best.ids)] and not any(theirs[len(best.ids):])
+
+
+class ThreeTokens(torch.nn.Module):
+    """A model that in effect has three tokens, so that 30 beams can hold every text of three steps."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.config = model, model.config
+
+    def forward(self, input_ids, past_key_values=None, logits_to_keep=0):
+        out = self.model(input_ids=input_ids, past_key_values=past_key_values, logits_to_keep=logits_to_keep)
+        out.logits = torch.cat([out.logits[..., :3], torch.full_like(out.logits[..., 3:], -1e4)], dim=-1)
+        return out
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("penalty", [0.0, 1.0, 2.0])
+def test_finds_the_true_best_with_enough_beams(seed, penalty, prompt):
+    model, length, scores = ThreeTokens(random_model(seed, vocab=30)), 3, {}
+    for ids in itertools.product(range(3), repeat=length):
+        with torch.no_grad():
+            log_probs = model(torch.tensor([PROMPT + list(ids)])).logits[0, len(PROMPT) - 1:-1].log_softmax(-1)
+        text = ids[:ids.index(0) + 1] if 0 in ids else ids
+        scores[text] = log_probs[range(len(text)), text].sum().item() / len(text) ** penalty
+    score, best = rank(beam_search(model, prompt, 30, {0}, length), penalty)[0]
+    assert tuple(best.ids) == max(scores, key=scores.get) and score == pytest.approx(max(scores.values()), abs=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_one_beam_is_greedy(seed, prompt):
+    model = random_model(seed)
+    found = beam_search(model, prompt, 1, {0}, 10)
+    assert [candidate.ids for candidate in found] == continuations(model, prompt, choose, [None])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_past_the_context_equals_recomputation(seed, prompt):
+    """Every prediction past the context sees exactly the last `context` tokens."""
+    model = random_model(seed)
+
+    def shifted(ids):
+        return model(ids[:, -6:])
+    found = beam_search(model, prompt, 3, {0}, 9, context_len=6)
+    finished, cut_off = brute_force_beams(shifted, PROMPT, 3, {0}, 9)
+    assert [candidate.ids for candidate in found] == [ids for ids, _ in finished + cut_off]
+
+
+def test_penalty_counts_generated_tokens_only():
+    short, long = Candidate([5, 0], -2.0, True), Candidate([5, 6, 7, 0], -3.0, True)
+    assert rank([short, long], 0.0) == [(-2.0, short), (-3.0, long)]
+    assert rank([short, long], 1.0) == [(-0.75, long), (-1.0, short)]

@@ -1,0 +1,460 @@
+"""Train a GeneratorTransformer from nothing: on the built-in corpus, or on books of your own.
+
+    python train_generator.py                                     # the default decoder, on stories and transfers
+    python train_generator.py --text my_books/ --batch-size 1 --max-length 128 --learning-rate 1e-4 --num-epochs 2
+    python train_generator.py --init checkpoint --text tale.txt --output runs/tale    # go on from a trained one
+    python train_generator.py --output runs/tale --resume         # go on after Ctrl-C or a crash
+    accelerate launch --num_processes 2 train_generator.py        # on several GPUs or processes
+
+The output folder is a Hugging Face model folder: try it with `python task1_greedy.py --model runs/generator`.
+"""
+
+import argparse
+import ctypes
+import json
+import math
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from tokenizers import Tokenizer
+from tqdm import tqdm
+
+from corpus import held_out_documents, training_documents
+from dataset import TokenBlocks, batches, collate, read_texts, write_blocks
+from generator import GeneratorConfig, GeneratorTransformer, write_aside
+from tokenizer import END_OF_TEXT, IM_END, make_tokenizer
+
+BUILT_IN = {"max_length": 512, "batch_size": 32, "learning_rate": 3e-3, "num_epochs": 1}
+BOOKS = {"max_length": 192, "batch_size": 8, "learning_rate": 1e-3, "num_epochs": 4}
+TOKENIZER_CHARACTERS = 50_000_000  # a tokenizer learns nothing new from more
+HELD_OUT_TRANSFERS, HELD_OUT_STORIES = 500, 100
+PROGRESS = ("step", "best", "seconds", "losses")
+WARMUP, DECAY = 0.02, 0.5  # shares of the training: the learning rate rises, stands, and falls to zero
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    data = parser.add_argument_group("data")
+    data.add_argument("--text", nargs="+", metavar="PATH", help="books instead of the built-in corpus: files, folders, URLs")
+    data.add_argument("--num-documents", type=positive_int, default=150_000, help="size of the built-in corpus (%(default)s)")
+    data.add_argument("--tokenizer", default="bpe", help="bpe (default), char, word, or the path of a tokenizer.json")
+    data.add_argument("--vocab-size", type=positive_int, default=4096, help="tokens in a vocabulary trained here (%(default)s)")
+    data.add_argument("--max-length", type=positive_int, help="tokens in a training window (512; with --text 192)")
+    model = parser.add_argument_group("model")
+    model.add_argument("--init", metavar="FOLDER", help="go on from this checkpoint: its shape and its tokenizer")
+    model.add_argument("--hidden-size", type=positive_int, default=256, help="width of the vectors (%(default)s)")
+    model.add_argument("--num-layers", type=positive_int, default=6, help="blocks (%(default)s)")
+    model.add_argument("--num-heads", type=positive_int, default=4, help="query heads (%(default)s)")
+    model.add_argument("--num-kv-heads", type=positive_int, default=2, help="key and value heads (%(default)s)")
+    model.add_argument("--dropout", type=share, default=0.0, help="share of each block's output dropped (%(default)s)")
+    training = parser.add_argument_group("training")
+    training.add_argument("--batch-size", type=positive_int, help="windows in a step, over all processes (32; with --text 8)")
+    training.add_argument("--learning-rate", type=positive_float, help="at its highest (3e-3; with --text 1e-3)")
+    training.add_argument("--num-epochs", type=positive_int, help="times through the data (1; with --text 4)")
+    training.add_argument("--max-loss-gap", type=positive_float, default=math.inf, metavar="NATS",
+                          help="stop when validation minus training loss exceeds this")  # fmt: skip
+    training.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto",
+                          help="of the arithmetic: auto is bfloat16 where the hardware has it")  # fmt: skip
+    training.add_argument("--seed", type=int, default=0, help="of weights, corpus and order (%(default)s)")
+    running = parser.add_argument_group("running")
+    running.add_argument("--output", type=Path, default=Path("runs/generator"), metavar="FOLDER", help="(%(default)s)")
+    running.add_argument("--eval-every", type=positive_int, default=250, metavar="STEPS", help="(%(default)s)")
+    running.add_argument("--save-every", type=positive_int, default=250, metavar="STEPS", help="(%(default)s)")
+    running.add_argument("--resume", action="store_true", help="go on with the training in --output, by its own settings")
+    args = parser.parse_args(argv)
+    for name, value in (BOOKS if args.text else BUILT_IN).items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+    return args
+
+
+def positive_int(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return int(text)
+
+
+def positive_float(text: str) -> float:
+    if not 0 < float(text) < math.inf:
+        raise argparse.ArgumentTypeError("must be above 0 and finite")
+    return float(text)
+
+
+def share(text: str) -> float:
+    if not 0 <= float(text) < 1:
+        raise argparse.ArgumentTypeError("must be at least 0 and below 1")
+    return float(text)
+
+
+class Interrupt:
+    """Notes Ctrl-C and a polite kill, so that the step under way can finish; a second Ctrl-C ends at once."""
+
+    def __init__(self):
+        self.wanted = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self.note)
+
+    def note(self, number, frame):
+        self.wanted = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class Metrics:
+    """What was measured, a JSON object a line, and the curve drawn from it."""
+
+    def __init__(self, folder: Path, last_step: int):
+        """Goes on behind `last_step`, dropping what a killed training wrote after its last saved step."""
+        self.path, self.picture = folder / "metrics.jsonl", folder / "loss.png"
+        lines = self.path.read_text("utf-8").splitlines() if last_step else []
+        self.rows = [row for row in map(json.loads, complete(lines)) if row["step"] <= last_step]
+        text = "".join(json.dumps(row) + "\n" for row in self.rows)
+        write_aside(self.path, lambda path: path.write_text(text, "utf-8"))
+
+    def add(self, **row) -> None:
+        self.rows.append(row)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def draw(self) -> None:
+        import matplotlib
+
+        matplotlib.use("agg")
+        from matplotlib import pyplot as plt
+
+        losses = np.array([(row["step"], row["loss"]) for row in self.rows if "loss" in row])
+        checks = [row for row in self.rows if "validation_loss" in row]
+        window = min(50, len(losses))
+        smooth = np.convolve(losses[:, 1], np.ones(window) / window, "valid")
+        figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+        axes.plot(losses[window - 1 :, 0], smooth, color="#0072b2", label=f"training, mean of {window} steps")
+        steps = [row["step"] for row in checks]
+        axes.plot(steps, [row["validation_loss"] for row in checks], "o-", color="#d55e00", label="validation")
+        axes.set(xlabel="step", ylabel="loss (nats per token)", yscale="log")
+        if any("transfer_accuracy" in row for row in checks):
+            right = axes.twinx()
+            right.plot(steps, [100 * row["transfer_accuracy"] for row in checks], "s--", color="#009e73",
+                       label="held-out transfers exact (right axis)")  # fmt: skip
+            right.set(ylabel="%", ylim=(0, 100))
+            axes.plot([], [], "s--", color="#009e73", label="held-out transfers exact (right axis)")
+        axes.legend(loc="center right")
+        write_aside(self.picture, lambda path: figure.savefig(path, format="png", dpi=120))
+        plt.close(figure)
+
+
+def complete(lines: list[str]) -> list[str]:
+    """The lines without a last one that a kill cut short."""
+    return lines[:-1] if lines and not lines[-1].endswith("}") else lines
+
+
+def keep_freed_memory() -> None:
+    """Lets glibc keep large freed blocks: a step's activations are the last step's size, and a quarter of a step's
+    time on a CPU goes into having the same pages taken away and zeroed again. Without glibc nothing happens."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    for parameter in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+        mallopt(parameter, 1 << 30)
+
+
+def computing_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The dtype that `--dtype` names; auto: bfloat16 where the hardware computes in it."""
+    if name != "auto":
+        return getattr(torch, name)
+    fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if fast else torch.float32
+
+
+def first_characters(documents, limit: int):
+    """Prompts and texts of the documents until they have `limit` characters."""
+    for prompt, text in documents:
+        yield from (part for part in (prompt, text) if part)
+        limit -= len(text)
+        if limit < 0:
+            return
+
+
+def make_documents(args: argparse.Namespace):
+    """The (prompt, text) pairs to train on, from the start at every call."""
+    if args.text:
+        return read_texts(args.text, Path("runs/downloads"))
+    corpus = training_documents(args.seed)
+    return (next(corpus) for _ in tqdm(range(args.num_documents), desc="writing the corpus", unit=" documents"))
+
+
+def prepare(args: argparse.Namespace, work: Path) -> None:
+    """Writes to `work` what training needs: the tokenizer, and the training and validation blocks."""
+    if args.init:
+        tokenizer = GeneratorTransformer.load_from_checkpoint(args.init).tokenizer
+    else:
+        texts = first_characters(make_documents(args), TOKENIZER_CHARACTERS)
+        tokenizer = make_tokenizer(args.tokenizer, texts, args.vocab_size)
+    work.mkdir(parents=True, exist_ok=True)
+    write_aside(work / "tokenizer.json", lambda path: tokenizer.save(str(path)))
+    ids = {"bos_id": tokenizer.token_to_id(END_OF_TEXT), "eos_id": tokenizer.token_to_id(IM_END)}
+    blocks = write_blocks(work / "train", make_documents(args), tokenizer, args.max_length, **ids)
+    if args.text:
+        blocks.split()  # an error here, before anything is trained, if there is too little
+    else:
+        held_out = held_out_documents(HELD_OUT_TRANSFERS, HELD_OUT_STORIES)
+        write_blocks(work / "validation", held_out, tokenizer, args.max_length, **ids)
+
+
+class Training:
+    """A model with its optimizers and its place in the data: all that a resumed training needs."""
+
+    def __init__(self, args: argparse.Namespace, work: Path, accelerator: Accelerator):
+        self.args, self.state_path, self.device = args, work / "state.pt", accelerator.device
+        blocks = TokenBlocks.load(work / "train")
+        self.train, self.validation = blocks.split() if args.text else (blocks, TokenBlocks.load(work / "validation"))
+        self.model = make_model(args, work / "tokenizer.json").to(self.device)
+        self.optimizers = make_optimizers(self.model)
+        self.dtype = computing_dtype(args.dtype, self.device)
+        self.steps_per_epoch = math.ceil(len(self.train) / args.batch_size)
+        self.num_steps = args.num_epochs * self.steps_per_epoch
+        self.step, self.best, self.seconds = 0, math.inf, 0.0
+        self.losses = []  # of the steps since the last evaluation
+        self.accelerator, self.parallel = accelerator, accelerator.prepare(self.model)
+
+    def save(self) -> None:
+        """One file for everything, so that no kill can leave halves of two states."""
+        state = {
+            "model": self.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "random": torch.get_rng_state(),
+            "progress": {name: getattr(self, name) for name in PROGRESS},
+        }
+        write_aside(self.state_path, lambda path: torch.save(state, path))
+
+    def load(self) -> None:
+        state = torch.load(self.state_path, map_location=self.device, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        for optimizer, content in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(content)
+        torch.set_rng_state(state["random"].cpu())
+        for name in PROGRESS:
+            setattr(self, name, state["progress"][name])
+
+    def learning_rate(self) -> float:
+        done = self.step / self.num_steps
+        rise = min(1.0, (self.step + 1) / (WARMUP * self.num_steps))
+        return self.args.learning_rate * rise * min(1.0, (1 - done) / DECAY)
+
+    def batches(self):
+        """(input_ids, targets) of every step still to come: this process's rows of each batch."""
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        while self.step < self.num_steps:
+            epoch, start = divmod(self.step, self.steps_per_epoch)
+            yield from batches(self.train, self.args.batch_size, self.args.seed, epoch, start, rank, world)
+
+    def autocast(self):
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+    def take_step(self, input_ids: torch.Tensor, targets: torch.Tensor, interrupt: Interrupt) -> float:
+        """One update; returns the batch's mean loss, in nats per token, over all processes.
+
+        Raises ValueError for a loss that is not finite; then the weights are those of the step before.
+        """
+        if not len(input_ids):  # the last batch of an epoch can have fewer rows than there are processes
+            input_ids, targets = torch.zeros(1, 1, dtype=torch.int64), torch.full((1, 1), -100)
+        with self.autocast():
+            loss = self.parallel(input_ids.to(self.device), targets=targets.to(self.device)).loss
+        counts = torch.tensor([loss.item(), (targets != -100).sum(), interrupt.wanted], dtype=torch.float64)
+        total, targets_counted, interrupted = self.accelerator.reduce(counts.to(self.device), "sum").tolist()
+        interrupt.wanted = interrupted > 0
+        if not math.isfinite(total):
+            raise ValueError(f"the loss is {total} at step {self.step}: try a lower --learning-rate")
+        # Gradients are averaged over processes, and the loss is a sum: this makes it the mean over all targets.
+        (loss * self.accelerator.num_processes / targets_counted).backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.learning_rate()
+            optimizer.step()
+            optimizer.zero_grad()
+        self.step += 1
+        self.losses.append(total / targets_counted)
+        return self.losses[-1]
+
+    @torch.no_grad()
+    def evaluate(self) -> dict:
+        """Validation loss (nats per token), perplexity, and what the model continues a validation text with.
+
+        A held-out transfer is exact if every token of its answer is the most likely one: then greedy writes it.
+        """
+        self.model.eval()
+        total, counted, exact = 0.0, 0, []
+        for start in range(0, len(self.validation), 32):
+            rows = [self.validation[i] for i in range(start, min(start + 32, len(self.validation)))]
+            input_ids, targets = (tensor.to(self.device) for tensor in collate(rows))
+            with self.autocast():
+                logits = self.model(input_ids).logits.float()
+            ignored = targets == -100
+            total += torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum").item()
+            counted += (~ignored).sum().item()
+            exact += ((logits.argmax(-1) == targets) | ignored).all(dim=1).tolist()
+        ids, context = self.validation[len(self.validation) - 1]
+        prompt = self.model.tokenizer.decode(ids[: max(context, 16)].tolist(), skip_special_tokens=False)
+        sample = self.model.generate(prompt, temperature=0.8, top_p=0.95, max_out_tokens=60, seed=0)
+        self.model.train()
+        result = {"validation_loss": total / counted, "perplexity": math.exp(min(total / counted, 700)), "sample": sample}
+        if not self.args.text:
+            result["transfer_accuracy"] = sum(exact[:HELD_OUT_TRANSFERS]) / HELD_OUT_TRANSFERS
+        return result
+
+
+def make_model(args: argparse.Namespace, tokenizer_path: Path) -> GeneratorTransformer:
+    if args.init:
+        model = GeneratorTransformer.load_from_checkpoint(args.init, args.dropout).train()
+        if args.max_length > model.config.max_position_embeddings:
+            raise ValueError(f"--max-length {args.max_length} is more than the {model.config.max_position_embeddings} "
+                             f"tokens of {args.init}")  # fmt: skip
+        return model
+    tokenizer = Tokenizer.from_file(str(tokenizer_path))
+    torch.manual_seed(args.seed)
+    config = GeneratorConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=args.hidden_size,
+        intermediate_size=math.ceil(args.hidden_size * 8 / 3 / 64) * 64,  # as many weights as a plain layer of 4 times
+        num_hidden_layers=args.num_layers,
+        num_attention_heads=args.num_heads,
+        num_key_value_heads=args.num_kv_heads,
+        max_position_embeddings=args.max_length,
+        bos_token_id=tokenizer.token_to_id(END_OF_TEXT),
+        eos_token_id=tokenizer.token_to_id(IM_END),
+    )
+    return GeneratorTransformer(config, tokenizer, args.dropout)
+
+
+def make_optimizers(model: GeneratorTransformer) -> list[torch.optim.Optimizer]:
+    """Muon (Jordan et al. 2024) for the matrices inside the blocks, AdamW for embedding, norms and biases.
+
+    Muon's updates are scaled to the size of AdamW's (Liu et al. 2025, section 2.2), so one learning rate serves both.
+    """
+    matrices = [weight for weight in model.model.layers.parameters() if weight.ndim == 2]
+    inside = set(map(id, matrices))
+    others = [weight for weight in model.parameters() if id(weight) not in inside]
+    return [
+        torch.optim.Muon(matrices, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+    ]
+
+
+def run(training: Training, metrics: Metrics | None) -> None:
+    """Trains to the end; `metrics` is None in all processes but the main one. Raises KeyboardInterrupt at Ctrl-C,
+    when the step under way is finished and saved."""
+    args, interrupt, finished = training.args, Interrupt(), False
+    progress = tqdm(total=training.num_steps, initial=training.step, desc="training", unit=" steps", disable=not metrics)
+    for input_ids, targets in training.batches():
+        started = time.perf_counter()
+        loss = training.take_step(input_ids, targets, interrupt)
+        seconds = time.perf_counter() - started
+        training.seconds += seconds
+        tokens = input_ids.numel() * training.accelerator.num_processes
+        progress.set_postfix_str(f"loss {loss:.3f}, {tokens / seconds:.0f} tokens/s", refresh=False)
+        progress.update()
+        if metrics:
+            metrics.add(step=training.step, loss=loss)
+        finished = training.step == training.num_steps
+        if finished or training.step % args.eval_every == 0:
+            finished |= check(training, metrics, progress)
+        if metrics and (training.step % args.save_every == 0 or interrupt.wanted):
+            training.save()
+        if finished or interrupt.wanted:
+            break
+    progress.close()
+    if not finished:
+        raise KeyboardInterrupt
+
+
+def check(training: Training, metrics: Metrics | None, progress: tqdm) -> bool:
+    """Evaluates, shows and notes it, keeps the best model; returns whether the loss gap says to stop."""
+    started, stop = time.perf_counter(), False
+    if metrics:
+        train_loss = sum(training.losses) / len(training.losses)
+        result = training.evaluate()
+        training.seconds += time.perf_counter() - started
+        metrics.add(step=training.step, train_loss=train_loss, **result, seconds=round(training.seconds))
+        metrics.draw()
+        accuracy = f", held-out transfers exact {result['transfer_accuracy']:.1%}" if "transfer_accuracy" in result else ""
+        progress.write(f"step {training.step}: training loss {train_loss:.4f}, validation loss "
+                       f"{result['validation_loss']:.4f}, perplexity {result['perplexity']:.2f}{accuracy}\n"
+                       f"    … {' '.join(result['sample'].split())}")  # fmt: skip
+        if result["validation_loss"] < training.best:
+            training.best = result["validation_loss"]
+            training.model.save_checkpoint(training.args.output, training.dtype)
+        stop = result["validation_loss"] - train_loss > training.args.max_loss_gap
+        if stop:
+            progress.write(f"stopped: the loss gap exceeds {training.args.max_loss_gap}")
+    training.losses = []
+    return training.accelerator.reduce(torch.tensor(float(stop), device=training.device), "sum").item() > 0
+
+
+def train(args: argparse.Namespace) -> None:
+    keep_freed_memory()
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    work = args.output / "training"
+    if args.resume:
+        args = resumed_arguments(work)
+    elif (args.output / "model.safetensors").exists() or (work / "state.pt").exists():
+        raise ValueError(f"{args.output} holds a training already: go on with --resume, or choose another --output")
+    elif accelerator.is_main_process:
+        prepare(args, work)
+    accelerator.wait_for_everyone()
+    training = Training(args, work, accelerator)
+    if args.resume:
+        training.load()
+    elif accelerator.is_main_process:
+        settings = {**vars(args), "text": args.text, "output": str(args.output)}
+        write_aside(work / "arguments.json", lambda path: path.write_text(json.dumps(settings, indent=2), "utf-8"))
+        training.save()
+    metrics = None
+    if accelerator.is_main_process:
+        metrics = Metrics(args.output, training.step)
+        print(describe(training))
+    run(training, metrics)
+    if metrics:
+        shutil.rmtree(work)
+        print(f"done: {args.output} is the model, {metrics.path.name} and {metrics.picture.name} in it tell how it was "
+              f"trained. Try it: python task1_greedy.py --model {args.output}")  # fmt: skip
+
+
+def resumed_arguments(work: Path) -> argparse.Namespace:
+    if not (work / "state.pt").exists():
+        raise ValueError(f"{work.parent} holds no unfinished training to resume")
+    settings = json.loads((work / "arguments.json").read_text("utf-8"))
+    return argparse.Namespace(**{**settings, "output": work.parent, "resume": True})
+
+
+def describe(training: Training) -> str:
+    model, config, args = training.model, training.model.config, training.args
+    return (
+        f"training {sum(weight.numel() for weight in model.parameters()):,} parameters ({config.num_hidden_layers} layers of "
+        f"{config.hidden_size}, vocabulary {config.vocab_size:,}) on {len(training.train):,} windows of at most "
+        f"{args.max_length} tokens, {training.train.lengths.sum():,} tokens in all; validating on {len(training.validation):,}\n"
+        f"{training.num_steps:,} steps of {args.batch_size} windows, {args.num_epochs} epochs, "
+        f"{str(training.dtype).removeprefix('torch.')} on {training.device}, {torch.get_num_threads()} threads"
+    )
+
+
+def main() -> None:
+    args = parse_arguments()
+    try:
+        train(args)
+    except KeyboardInterrupt:
+        if (args.output / "training" / "state.pt").exists():
+            print(f"\nstopped; go on with: python train_generator.py --output {args.output} --resume", file=sys.stderr)
+        sys.exit(130)
+    except (ValueError, OSError, RuntimeError) as error:  # RuntimeError: torch's, for a full disk or too little memory
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
