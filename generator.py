@@ -45,7 +45,7 @@ class GeneratorConfig:
     vocab_size: int = 4096
     hidden_size: int = 256
     intermediate_size: int = 704
-    num_hidden_layers: int = 6
+    num_hidden_layers: int = 4
     num_attention_heads: int = 4
     num_key_value_heads: int = 2
     max_position_embeddings: int = 512  # tokens: the context
@@ -112,7 +112,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Causal self-attention in which several query heads share one key and value head."""
+    """Causal self-attention, softmax(q kᵀ / √head_dim + mask) v, in which query heads share key and value heads."""
 
     def __init__(self, config: GeneratorConfig, layer: int):
         super().__init__()
@@ -122,7 +122,7 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(config.hidden_size, config.num_key_value_heads * config.head_dim)
         self.o_proj = nn.Linear(config.num_attention_heads * config.head_dim, config.hidden_size, bias=False)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache) -> Tensor:  # (rows, new, hidden) -> the same
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, cache) -> Tensor:
         q, k, v = (
             project(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (rows, heads, new, head_dim)
             for project in (self.q_proj, self.k_proj, self.v_proj)
@@ -130,11 +130,11 @@ class Attention(nn.Module):
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         if cache is not None:
             k, v = cache.update(k, v, self.layer)  # (rows, kv_heads, past + new, head_dim)
-        new, total = q.shape[2], k.shape[2]
-        mask = None  # one new token sees everything; without a past, is_causal does it
-        if 1 < new < total:
-            mask = torch.ones(new, total, dtype=torch.bool, device=x.device).tril(total - new)
-        mixed = F.scaled_dot_product_attention(q, k, v, mask, is_causal=new == total > 1, enable_gqa=True)
+        # The query heads that share a key and value head lie behind one another, as so many more queries.
+        q = q.unflatten(1, (k.shape[1], -1)).flatten(2, 3)  # (rows, kv_heads, group * new, head_dim)
+        scores = (q * self.head_dim**-0.5 @ k.transpose(2, 3)).unflatten(2, (-1, x.shape[1]))
+        weights = (scores + mask.to(scores.dtype)).softmax(dim=-1).flatten(2, 3)  # (rows, kv_heads, group * new, past + new)
+        mixed = (weights @ v).unflatten(2, (-1, x.shape[1])).flatten(1, 2)  # (rows, heads, new, head_dim)
         return self.o_proj(mixed.transpose(1, 2).flatten(2))
 
 
@@ -162,8 +162,8 @@ class Block(nn.Module):
         self.mlp = FeedForward(config)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache) -> Tensor:
-        x = x + self.dropout(self.self_attn(self.input_layernorm(x), cos, sin, cache))
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, cache) -> Tensor:
+        x = x + self.dropout(self.self_attn(self.input_layernorm(x), cos, sin, mask, cache))
         return x + self.dropout(self.mlp(self.post_attention_layernorm(x)))
 
 
@@ -185,8 +185,9 @@ class Decoder(nn.Module):
             raise ValueError(f"{past + new} tokens do not fit the context of {context}")
         cos, sin = self.rotary(past, new)
         x = self.dropout(self.embed_tokens(input_ids))
+        mask = torch.full((new, past + new), -torch.inf, dtype=x.dtype, device=x.device).triu(past + 1)  # sees no later
         for layer in self.layers:
-            x = layer(x, cos, sin, cache)
+            x = layer(x, cos, sin, mask, cache)
         return self.norm(x)
 
 

@@ -15,10 +15,10 @@ FIRST_NAMES = {
         "Ralph Robert Roman Sam Sergey Simon Sonic Stephen Theo Thomas Tim Toby Tom Victor Vlad Walter William Yuri"
     ).split(),
     "she": (
-        "Alice Amy Anna Bella Beth Carol Clara Daisy Diana Elena Ella Emily Emma Eva Fiona Grace Hannah Helen Holly "
+        "Alice Amy Anna Bella Beth Carol Clara Diana Elena Ella Emily Emma Eva Fiona Grace Hannah Helen Holly "
         "Irina Iris Jane Jenny Julia Kate Katya Lena Lily Linda Lisa Lucy Maria Martha Mary Maya Mia Mila Molly Nadia "
         "Natasha Nina Nora Olga Olivia Peggy Polly Rita Rosa Rose Ruby Ruth Sally Sarah Sofia Sophie Stella Tanya "
-        "Vera Violet Wendy Willow Zoe"
+        "Vera Violet Wendy Zoe"
     ).split(),
 }
 

@@ -110,8 +110,10 @@ def cast(hero: Hero, plot: Plot, rng: random.Random) -> dict[str, str]:
     limb, home = ANIMALS[hero.animal]
     slots = {"name": hero.name, "animal": hero.animal, "adj": hero.adjective, "home": home, **PRONOUNS[hero.pronoun]}
     slots |= {"paw": limb, "paws": PLURALS.get(limb, limb + "s"), "trait": rng.choice(TRAITS[hero.adjective])}
-    animals = rng.sample([animal for animal in HELPERS if animal != hero.animal], 2)
-    names = {hero.name}
+    # Sonic the hedgehog is the exercise's own: whoever is called Sonic has no hedgehog about, nor the other way.
+    strangers = {hero.animal, "hedgehog"} if hero.name == "Sonic" else {hero.animal}
+    animals = rng.sample([animal for animal in HELPERS if animal not in strangers], 2)
+    names = {hero.name, "Sonic"}
     for role, animal in zip(("friend", "other"), animals):
         pronoun = "she" if animal in MOTHERS else rng.choice(("he", "she"))
         while (name := first_name(rng, pronoun, made_up_share=0.3)) in names:
