@@ -27,7 +27,9 @@ from typing import NamedTuple
 
 import torch  # transformers is imported where it is used: `--help` has no need to wait for it
 
-STORYTELLER = "You are a storyteller. Generate a story based on user message."
+from corpus.chatml import STORYTELLER
+from generator import GeneratorTransformer, write_text
+
 IM_START, IM_END = "<|im_start|>", "<|im_end|>"
 
 input_text_hedgehog = '<|im_start|>system\nYou are a storyteller. Generate a story based on user message.<|im_end|>\n<|im_start|>user\nGenerate me a short story about a tiny hedgehog named Sonic.<|im_end|>\n<|im_start|>assistant\n'  # noqa: E501
@@ -128,24 +130,34 @@ def short_name(name):
 
 def open_generator(folder, dtype):
     """The project's own decoder and its tokenizer, from its checkpoint folder."""
-    from generator import GeneratorTransformer
-
-    model = GeneratorTransformer.load_from_checkpoint(folder)
-    return model.to(dtype), model.tokenizer
+    return GeneratorTransformer.load_from_checkpoint(folder).to(dtype), open_tokenizer(folder)
 
 
 def open_causal_lm(folder, dtype):
     """Any causal language model of transformers; weights that are missing or do not fit raise InputError."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     model, info = AutoModelForCausalLM.from_pretrained(
         folder, dtype=dtype, use_safetensors=True, local_files_only=True, trust_remote_code=False,
         output_loading_info=True)
     unfit = [*info["missing_keys"], *info["mismatched_keys"]]  # transformers would fill these with random numbers
     if unfit:
         raise InputError(f"the weights in {folder} do not fill the model: {unfit[0]} is missing or misshaped")
-    return model, tokenizer
+    return model, open_tokenizer(folder)
+
+
+def open_tokenizer(folder):
+    """The tokenizer of a model's folder.
+
+    AutoTokenizer gives every folder of type qwen2 the pre-tokenizer of Qwen2, whatever its tokenizer.json says: wrong
+    for a decoder of ours that was trained on characters or words.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    settings = folder / "tokenizer_config.json"
+    plain = settings.exists() and json.loads(settings.read_text("utf-8")).get("tokenizer_class") == "PreTrainedTokenizerFast"
+    opener = PreTrainedTokenizerFast if plain else AutoTokenizer
+    return opener.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
 def find_folder(name):
@@ -485,21 +497,26 @@ def parse_arguments(description, settings, samples):
         own.add_argument("--seed", type=setting_type("seed"), default=0, metavar="N",
                          help="taken so that all tasks have the same flags: nothing is drawn here")
     common = parser.add_argument_group("common")
-    common.add_argument("--model", default="generator", metavar="NAME",
-                        help=f"generator (the checkpoint that comes with the project), qwen ({QWEN}), any name on the "
-                             "Hugging Face hub, or a folder (default: %(default)s)")
     common.add_argument("--prompt", nargs="+", default=list(PROMPTS), metavar="TEXT",
                         help="hedgehog, json, or a text of your own, wrapped in ChatML unless it already is "
                              "(default: hedgehog json)")
     common.add_argument("--max-new-tokens", type=setting_type("max_new_tokens"), default=1000, metavar="N",
                         help="stop here if the model does not end by itself (default: %(default)s)")
-    common.add_argument("--device", default="cpu", help="cpu, cuda, ... (default: %(default)s)")
-    common.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"],
+    add_model_flags(common)
+    return parser.parse_args()
+
+
+def add_model_flags(parser):
+    """The flags of every script that runs a model and writes results."""
+    parser.add_argument("--model", default="generator", metavar="NAME",
+                        help=f"generator (the checkpoint that comes with the project), qwen ({QWEN}), any name on the "
+                             "Hugging Face hub, or a folder (default: %(default)s)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, ... (default: %(default)s)")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"],
                         help="16 bits are faster, but round so that a text may depend on its batch "
                              "(default: %(default)s)")
-    common.add_argument("--results", type=Path, default=Path(__file__).resolve().parent / "results", metavar="FOLDER",
+    parser.add_argument("--results", type=Path, default=Path(__file__).resolve().parent / "results", metavar="FOLDER",
                         help="where <model>/<task>.json and .md are written (default: results/ beside this file)")
-    return parser.parse_args()
 
 
 def flag(name):
@@ -578,14 +595,16 @@ def markdown(content, task):
     return "\n".join(lines) + "\n"
 
 
-def write_aside(path, text):
-    """Write a file aside and move it into place: a reader finds the old one or the new one, never a half."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        aside.write_text(text, encoding="utf-8")
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+def run_facts(args):
+    """What must stand beside a figure for it to be repeated."""
+    import tokenizers
+    import transformers
+
+    return {
+        "versions": {"python": platform.python_version(), "torch": torch.__version__,
+                     "transformers": transformers.__version__, "tokenizers": tokenizers.__version__},
+        "device": args.device, "dtype": args.dtype, "threads": torch.get_num_threads(),
+        "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])}
 
 
 class Results:
@@ -596,22 +615,15 @@ class Results:
         script = Path(sys.argv[0])
         self.path = args.results / short_name(args.model) / f"{script.stem}.json"
         self.start, self.added, self.content = time.perf_counter(), 0, None
-        self.header = {
-            "versions": {"python": platform.python_version(), "torch": torch.__version__},
-            "device": args.device, "dtype": args.dtype, "threads": torch.get_num_threads(),
-            "command": shlex.join(["python", script.name, *sys.argv[1:]]), "seed": args.seed}
+        self.args = args
         with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_aside(self.path.with_suffix(".test"), "")
+            write_text(self.path.with_suffix(".test"), "")
             self.path.with_suffix(".test").unlink()
 
     def open(self, loaded):
         """Take up the runs that the file holds, if the same model and versions wrote them."""
-        import tokenizers
-        import transformers
-
-        self.header = {"model": loaded.identity, **self.header}
-        self.header["versions"] |= {"transformers": transformers.__version__, "tokenizers": tokenizers.__version__}
+        self.header = {"model": loaded.identity, **run_facts(self.args), "seed": self.args.seed}
         with writing(self.path):
             old = self.read()
         same = all(old.get(key) == self.header[key] for key in ("model", "versions", "device", "dtype", "threads"))
@@ -648,8 +660,8 @@ class Results:
             return
         self.content["seconds"] = round(time.perf_counter() - self.start, 2)
         with writing(self.path):
-            write_aside(self.path, json.dumps(self.content, ensure_ascii=False, indent=1) + "\n")
-            write_aside(self.path.with_suffix(".md"), markdown(self.content, self.path.stem))
+            write_text(self.path, json.dumps(self.content, ensure_ascii=False, indent=1) + "\n")
+            write_text(self.path.with_suffix(".md"), markdown(self.content, self.path.stem))
         print(f"{self.added} texts saved in {self.path}", file=sys.stderr)
 
 

@@ -42,7 +42,7 @@ CHAT_TEMPLATE = (
 class GeneratorConfig:
     """The shape of a decoder, in the fields of transformers' `Qwen2Config`."""
 
-    vocab_size: int = 4096
+    vocab_size: int = 2048
     hidden_size: int = 256
     intermediate_size: int = 704
     num_hidden_layers: int = 4
@@ -229,7 +229,10 @@ class GeneratorTransformer(nn.Module):
         if targets is None:
             return Output(self.lm_head(hidden[:, -logits_to_keep:]))
         counted = targets != -100
-        return Output(None, F.cross_entropy(self.lm_head(hidden[counted]).float(), targets[counted], reduction="sum"))
+        # In chunks, because the logits of a whole batch are the largest tensor of a training step by far.
+        loss = F.linear_cross_entropy(hidden[counted], self.lm_head.weight, targets[counted], reduction="sum",
+                                      options=nn.LinearCrossEntropyOptions())  # fmt: skip
+        return Output(None, loss)
 
     @property
     def device(self) -> torch.device:
@@ -253,12 +256,14 @@ class GeneratorTransformer(nn.Module):
         temperature: divides the logits; 0 means greedy. top_k 0 and top_p 1 keep every token.
         num_beams: above 1, beam search, its finished texts ranked by `length_penalty`.
         seed: None draws other numbers at every call. Raises ValueError for a setting that cannot be.
-        A prompt that does not begin with a control token begins with BOS, as texts without a request do in training.
+        A prompt that does not begin with a control token begins with BOS, as texts without a request do in training,
+        where the configuration names one.
         """
         from strategies import continue_ids  # here, because the strategies' files know models, not the other way
 
         ids = self.tokenizer.encode(prompt, add_special_tokens=False).ids
-        if not ids or ids[0] not in self.tokenizer.get_added_tokens_decoder():
+        begun = ids and ids[0] in self.tokenizer.get_added_tokens_decoder()
+        if not begun and self.config.bos_token_id is not None:
             ids = [self.config.bos_token_id, *ids]
         continuation = continue_ids(
             self, torch.tensor([ids], device=self.device), [self.config.eos_token_id],
@@ -291,7 +296,7 @@ class GeneratorTransformer(nn.Module):
             del weights["lm_head.weight"]
         write_aside(folder / "tokenizer.json", lambda path: self.tokenizer.save(str(path)))
         for name, content in texts.items():
-            write_aside(folder / name, lambda path, text=json.dumps(content, indent=2): path.write_text(text, "utf-8"))
+            write_text(folder / name, json.dumps(content, indent=2) + "\n")
         write_aside(folder / "model.safetensors", lambda path: save_file(weights, path, metadata={"format": "pt"}))
 
     @classmethod
@@ -337,12 +342,21 @@ def read_config(content: dict) -> GeneratorConfig:
 
 
 def write_aside(path: Path, write) -> None:
-    """Calls `write` with a temporary path beside `path`, and moves what it wrote into place when it is on the disk."""
+    """Calls `write` with a temporary path beside `path`, and moves what it wrote into place when it is on the disk.
+
+    Raises OSError where that fails, say for a full disk.
+    """
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         write(aside)
         with aside.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(aside, path)
+    except Exception as error:  # torch, safetensors and tokenizers each raise an error of their own
+        raise OSError(f"cannot write {path}, is the disk full? {str(error).partition(chr(10))[0]}") from error
     finally:
         aside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    write_aside(path, lambda aside: aside.write_text(text, "utf-8"))

@@ -39,6 +39,8 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
 def train_units(texts: Iterable[str], vocab_size: int, unit: str) -> Tokenizer:
     """A vocabulary of the most frequent matches of the regular expression `unit`, all others being unknown."""
+    if vocab_size <= len(CONTROL_TOKENS) + 1:
+        raise ValueError(f"--vocab-size {vocab_size} cannot hold the control tokens, {UNKNOWN} and more")
     splitter = pre_tokenizers.Split(Regex(unit), "isolated")
     counts = Counter(piece for text in texts for piece, _ in splitter.pre_tokenize_str(text))
     kept = [piece for piece, _ in counts.most_common(vocab_size - len(CONTROL_TOKENS) - 1)]
@@ -58,7 +60,7 @@ def make_tokenizer(kind: str, texts: Iterable[str], vocab_size: int) -> Tokenize
             raise ValueError(f"--vocab-size {vocab_size} cannot hold the 256 bytes and {len(CONTROL_TOKENS)} control tokens")
         tokenizer = train_bpe(texts, vocab_size)
     elif kind == "char":
-        tokenizer = train_units(texts, vocab_size, r"(?s:.)")
+        tokenizer = train_units(texts, vocab_size, r"[\s\S]")
     elif kind == "word":
         tokenizer = train_units(texts, vocab_size, r"\p{N}| ?\p{L}[\p{L}\p{M}']*|[^\p{L}\p{N}]")
     else:
@@ -74,10 +76,3 @@ def read_tokenizer(path: str) -> Tokenizer:
         return Tokenizer.from_file(path)
     except Exception as error:  # the library raises plain Exception
         raise ValueError(f"{path} is no tokenizer.json: {error}") from None
-
-
-def as_text(tokenizer: Tokenizer) -> Tokenizer:
-    """A copy of `tokenizer` to which control tokens in a text are ordinary characters."""
-    copy = Tokenizer.from_str(tokenizer.to_str())
-    copy.encode_special_tokens = True
-    return copy

@@ -4,13 +4,13 @@
     python train_generator.py --text my_books/ --batch-size 1 --max-length 128 --learning-rate 1e-4 --num-epochs 2
     python train_generator.py --init checkpoint --text tale.txt --output runs/tale    # go on from a trained one
     python train_generator.py --output runs/tale --resume         # go on after Ctrl-C or a crash
-    accelerate launch --num_processes 2 train_generator.py        # on several GPUs or processes
+    accelerate launch --multi_gpu --num_processes 2 train_generator.py    # on several GPUs, or CPU processes
 
 The output folder is a Hugging Face model folder: try it with `python task1_greedy.py --model runs/generator`.
 """
 
 import argparse
-import ctypes
+import contextlib
 import json
 import math
 import shutil
@@ -27,13 +27,14 @@ from tqdm import tqdm
 
 from corpus import held_out_documents, training_documents
 from dataset import TokenBlocks, batches, collate, read_texts, write_blocks
-from generator import GeneratorConfig, GeneratorTransformer, write_aside
-from tokenizer import END_OF_TEXT, IM_END, make_tokenizer
+from generator import GeneratorConfig, GeneratorTransformer, write_aside, write_text
+from tokenizer import CONTROL_TOKENS, END_OF_TEXT, IM_END, make_tokenizer
 
 BUILT_IN = {"max_length": 512, "batch_size": 32, "learning_rate": 3e-3, "num_epochs": 1}
 BOOKS = {"max_length": 192, "batch_size": 8, "learning_rate": 1e-3, "num_epochs": 4}
 TOKENIZER_CHARACTERS = 50_000_000  # a tokenizer learns nothing new from more
 HELD_OUT_TRANSFERS, HELD_OUT_STORIES = 500, 100
+WORK = "training_state"  # in the output folder, and deleted at the end: not a name that a folder of the user's may have
 PROGRESS = ("step", "best", "seconds", "losses")
 WARMUP, DECAY = 0.02, 0.5  # shares of the training: the learning rate rises, stands, and falls to zero
 
@@ -44,7 +45,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     data.add_argument("--text", nargs="+", metavar="PATH", help="books instead of the built-in corpus: files, folders, URLs")
     data.add_argument("--num-documents", type=positive_int, default=110_000, help="size of the built-in corpus (%(default)s)")
     data.add_argument("--tokenizer", default="bpe", help="bpe (default), char, word, or the path of a tokenizer.json")
-    data.add_argument("--vocab-size", type=positive_int, default=4096, help="tokens in a vocabulary trained here (%(default)s)")
+    data.add_argument("--vocab-size", type=positive_int, default=2048, help="tokens in a vocabulary trained here (%(default)s)")
     data.add_argument("--max-length", type=positive_int, help="tokens in a training window (512; with --text 192)")
     model = parser.add_argument_group("model")
     model.add_argument("--init", metavar="FOLDER", help="go on from this checkpoint: its shape and its tokenizer")
@@ -75,34 +76,42 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def positive_int(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return int(text)
+    return checked(text, int, lambda value: value >= 1, "a whole number of at least 1")
 
 
 def positive_float(text: str) -> float:
-    if not 0 < float(text) < math.inf:
-        raise argparse.ArgumentTypeError("must be above 0 and finite")
-    return float(text)
+    return checked(text, float, lambda value: 0 < value < math.inf, "a number above 0 and finite")
 
 
 def share(text: str) -> float:
-    if not 0 <= float(text) < 1:
-        raise argparse.ArgumentTypeError("must be at least 0 and below 1")
-    return float(text)
+    return checked(text, float, lambda value: 0 <= value < 1, "a number of at least 0 and below 1")
+
+
+def checked(text: str, kind: type, fits, wanted: str):
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or not fits(value):
+        raise argparse.ArgumentTypeError(f"must be {wanted}, not {text}")
+    return value
 
 
 class Interrupt:
-    """Notes Ctrl-C and a polite kill, so that the step under way can finish; a second Ctrl-C ends at once."""
+    """Notes Ctrl-C and a polite kill, so that the step under way can finish; a second one ends at once."""
+
+    ECHO = 1.0  # seconds in which a second signal is the first one, passed on by `accelerate launch`
 
     def __init__(self):
-        self.wanted = False
+        self.noted, self.first = False, math.inf
+        self.wanted = False  # what all processes agree on at a step's end
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self.note)
 
     def note(self, number, frame):
-        self.wanted = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        self.noted, self.first = True, min(self.first, time.monotonic())
+        if time.monotonic() - self.first > self.ECHO:
+            raise KeyboardInterrupt
 
 
 class Metrics:
@@ -111,10 +120,10 @@ class Metrics:
     def __init__(self, folder: Path, last_step: int):
         """Goes on behind `last_step`, dropping what a killed training wrote after its last saved step."""
         self.path, self.picture = folder / "metrics.jsonl", folder / "loss.png"
-        lines = self.path.read_text("utf-8").splitlines() if last_step else []
-        self.rows = [row for row in map(json.loads, complete(lines)) if row["step"] <= last_step]
+        lines = self.path.read_text("utf-8").split("\n")[:-1] if last_step else []  # not a last one that was cut short
+        self.rows = [row for row in map(json.loads, lines) if row["step"] <= last_step]
         text = "".join(json.dumps(row) + "\n" for row in self.rows)
-        write_aside(self.path, lambda path: path.write_text(text, "utf-8"))
+        write_text(self.path, text)
 
     def add(self, **row) -> None:
         self.rows.append(row)
@@ -147,22 +156,6 @@ class Metrics:
         plt.close(figure)
 
 
-def complete(lines: list[str]) -> list[str]:
-    """The lines without a last one that a kill cut short."""
-    return lines[:-1] if lines and not lines[-1].endswith("}") else lines
-
-
-def keep_freed_memory() -> None:
-    """Lets glibc keep large freed blocks: a step's activations are the last step's size, and a quarter of a step's
-    time on a CPU goes into having the same pages taken away and zeroed again. Without glibc nothing happens."""
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return
-    for parameter in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
-        mallopt(parameter, 1 << 30)
-
-
 def computing_dtype(name: str, device: torch.device) -> torch.dtype:
     """The dtype that `--dtype` names; auto: bfloat16 where the hardware computes in it."""
     if name != "auto":
@@ -190,12 +183,13 @@ def make_documents(args: argparse.Namespace):
 
 def prepare(args: argparse.Namespace, work: Path) -> None:
     """Writes to `work` what training needs: the tokenizer, and the training and validation blocks."""
+    work.mkdir(parents=True, exist_ok=True)
     if args.init:
-        tokenizer = GeneratorTransformer.load_from_checkpoint(args.init).tokenizer
+        tokenizer = load_initial(args).tokenizer
     else:
+        make_config(args)  # an impossible shape is an error before any text is read
         texts = first_characters(make_documents(args), TOKENIZER_CHARACTERS)
         tokenizer = make_tokenizer(args.tokenizer, texts, args.vocab_size)
-    work.mkdir(parents=True, exist_ok=True)
     write_aside(work / "tokenizer.json", lambda path: tokenizer.save(str(path)))
     ids = {"bos_id": tokenizer.token_to_id(END_OF_TEXT), "eos_id": tokenizer.token_to_id(IM_END)}
     blocks = write_blocks(work / "train", make_documents(args), tokenizer, args.max_length, **ids)
@@ -204,6 +198,23 @@ def prepare(args: argparse.Namespace, work: Path) -> None:
     else:
         held_out = held_out_documents(HELD_OUT_TRANSFERS, HELD_OUT_STORIES)
         write_blocks(work / "validation", held_out, tokenizer, args.max_length, **ids)
+
+
+def discard(work: Path) -> None:
+    """Removes a training that cannot go on, and its output folder if that holds nothing else."""
+    shutil.rmtree(work, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        work.parent.rmdir()
+
+
+@contextlib.contextmanager
+def all_or_nothing(work: Path):
+    """Leaves nothing of a training that fails, or is interrupted, before its first state is saved."""
+    try:
+        yield
+    except BaseException:
+        discard(work)
+        raise
 
 
 class Training:
@@ -233,11 +244,14 @@ class Training:
         write_aside(self.state_path, lambda path: torch.save(state, path))
 
     def load(self) -> None:
-        state = torch.load(self.state_path, map_location=self.device, weights_only=True)
+        try:
+            state = torch.load(self.state_path, map_location="cpu", weights_only=True)
+        except Exception as error:  # a broken file fails in many ways
+            raise ValueError(f"{self.state_path} cannot be read: {error}") from None
         self.model.load_state_dict(state["model"])
         for optimizer, content in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(content)
-        torch.set_rng_state(state["random"].cpu())
+        torch.set_rng_state(state["random"])
         for name in PROGRESS:
             setattr(self, name, state["progress"][name])
 
@@ -259,17 +273,17 @@ class Training:
     def take_step(self, input_ids: torch.Tensor, targets: torch.Tensor, interrupt: Interrupt) -> float:
         """One update; returns the batch's mean loss, in nats per token, over all processes.
 
-        Raises ValueError for a loss that is not finite; then the weights are those of the step before.
+        Raises FloatingPointError for a loss that is not finite; then the weights are those of the step before.
         """
         if not len(input_ids):  # the last batch of an epoch can have fewer rows than there are processes
             input_ids, targets = torch.zeros(1, 1, dtype=torch.int64), torch.full((1, 1), -100)
         with self.autocast():
             loss = self.parallel(input_ids.to(self.device), targets=targets.to(self.device)).loss
-        counts = torch.tensor([loss.item(), (targets != -100).sum(), interrupt.wanted], dtype=torch.float64)
+        counts = torch.tensor([loss.item(), (targets != -100).sum(), interrupt.noted], dtype=torch.float64)
         total, targets_counted, interrupted = self.accelerator.reduce(counts.to(self.device), "sum").tolist()
         interrupt.wanted = interrupted > 0
         if not math.isfinite(total):
-            raise ValueError(f"the loss is {total} at step {self.step}: try a lower --learning-rate")
+            raise FloatingPointError(f"the loss is {total} at step {self.step}: try a lower --learning-rate")
         # Gradients are averaged over processes, and the loss is a sum: this makes it the mean over all targets.
         (loss * self.accelerator.num_processes / targets_counted).backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -309,27 +323,47 @@ class Training:
         return result
 
 
-def make_model(args: argparse.Namespace, tokenizer_path: Path) -> GeneratorTransformer:
-    if args.init:
-        model = GeneratorTransformer.load_from_checkpoint(args.init, args.dropout).train()
-        if args.max_length > model.config.max_position_embeddings:
-            raise ValueError(f"--max-length {args.max_length} is more than the {model.config.max_position_embeddings} "
-                             f"tokens of {args.init}")  # fmt: skip
-        return model
-    tokenizer = Tokenizer.from_file(str(tokenizer_path))
-    torch.manual_seed(args.seed)
-    config = GeneratorConfig(
-        vocab_size=tokenizer.get_vocab_size(),
+def load_initial(args: argparse.Namespace) -> GeneratorTransformer:
+    """The model that --init names. Raises ValueError where it cannot be trained on what --max-length asks for."""
+    model = GeneratorTransformer.load_from_checkpoint(args.init, args.dropout).train()
+    if args.max_length > model.config.max_position_embeddings:
+        raise ValueError(f"--max-length {args.max_length} is more than the {model.config.max_position_embeddings} "
+                         f"tokens of {args.init}")  # fmt: skip
+    for token in CONTROL_TOKENS:
+        if model.tokenizer.token_to_id(token) is None:
+            raise ValueError(f"the tokenizer of {args.init} has no {token}")
+    return model
+
+
+def make_config(args: argparse.Namespace, **vocabulary: int) -> GeneratorConfig:
+    return GeneratorConfig(
         hidden_size=args.hidden_size,
-        intermediate_size=math.ceil(args.hidden_size * 8 / 3 / 64) * 64,  # as many weights as a plain layer of 4 times
+        intermediate_size=intermediate_size(args.hidden_size),
         num_hidden_layers=args.num_layers,
         num_attention_heads=args.num_heads,
         num_key_value_heads=args.num_kv_heads,
         max_position_embeddings=args.max_length,
+        **vocabulary,
+    )
+
+
+def make_model(args: argparse.Namespace, tokenizer_path: Path) -> GeneratorTransformer:
+    torch.manual_seed(args.seed)
+    if args.init:
+        return load_initial(args)
+    tokenizer = Tokenizer.from_file(str(tokenizer_path))
+    config = make_config(
+        args,
+        vocab_size=tokenizer.get_vocab_size(),
         bos_token_id=tokenizer.token_to_id(END_OF_TEXT),
         eos_token_id=tokenizer.token_to_id(IM_END),
     )
     return GeneratorTransformer(config, tokenizer, args.dropout)
+
+
+def intermediate_size(hidden_size: int) -> int:
+    """About 8/3 of the width: three such matrices have the weights of the usual two of four times the width."""
+    return math.ceil(hidden_size * 8 / 3 / 64) * 64
 
 
 def make_optimizers(model: GeneratorTransformer) -> list[torch.optim.Optimizer]:
@@ -349,28 +383,28 @@ def make_optimizers(model: GeneratorTransformer) -> list[torch.optim.Optimizer]:
 def run(training: Training, metrics: Metrics | None) -> None:
     """Trains to the end; `metrics` is None in all processes but the main one. Raises KeyboardInterrupt at Ctrl-C,
     when the step under way is finished and saved."""
-    args, interrupt, finished = training.args, Interrupt(), False
-    progress = tqdm(total=training.num_steps, initial=training.step, desc="training", unit=" steps", disable=not metrics)
-    for input_ids, targets in training.batches():
-        started = time.perf_counter()
-        loss = training.take_step(input_ids, targets, interrupt)
-        seconds = time.perf_counter() - started
-        training.seconds += seconds
-        tokens = input_ids.numel() * training.accelerator.num_processes
-        progress.set_postfix_str(f"loss {loss:.3f}, {tokens / seconds:.0f} tokens/s", refresh=False)
-        progress.update()
-        if metrics:
-            metrics.add(step=training.step, loss=loss)
-        finished = training.step == training.num_steps
-        if finished or training.step % args.eval_every == 0:
-            finished |= check(training, metrics, progress)
-        if metrics and (training.step % args.save_every == 0 or interrupt.wanted):
-            training.save()
-        if finished or interrupt.wanted:
-            break
-    progress.close()
-    if not finished:
-        raise KeyboardInterrupt
+    args, interrupt = training.args, Interrupt()
+    steps = {"total": training.num_steps, "initial": training.step}
+    with tqdm(**steps, desc="training", unit=" steps", disable=not metrics) as progress:
+        for input_ids, targets in training.batches():
+            started = time.perf_counter()
+            loss = training.take_step(input_ids, targets, interrupt)
+            seconds = time.perf_counter() - started
+            training.seconds += seconds
+            tokens = input_ids.numel() * training.accelerator.num_processes
+            progress.set_postfix_str(f"loss {loss:.3f}, {tokens / seconds:.0f} tokens/s", refresh=False)
+            progress.update()
+            if metrics:
+                metrics.add(step=training.step, loss=loss)
+            finished = training.step == training.num_steps
+            if finished or training.step % args.eval_every == 0:
+                finished |= check(training, metrics, progress)
+            if finished:  # and not saved, or a resumed training would train on, or have no step left to finish with
+                return
+            if metrics and (training.step % args.save_every == 0 or interrupt.wanted):
+                training.save()
+            if interrupt.wanted:
+                raise KeyboardInterrupt
 
 
 def check(training: Training, metrics: Metrics | None, progress: tqdm) -> bool:
@@ -397,29 +431,37 @@ def check(training: Training, metrics: Metrics | None, progress: tqdm) -> bool:
 
 
 def train(args: argparse.Namespace) -> None:
-    keep_freed_memory()
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
-    work = args.output / "training"
+    work = args.output / WORK
     if args.resume:
         args = resumed_arguments(work)
     elif (args.output / "model.safetensors").exists() or (work / "state.pt").exists():
         raise ValueError(f"{args.output} holds a training already: go on with --resume, or choose another --output")
     elif accelerator.is_main_process:
-        prepare(args, work)
+        with all_or_nothing(work):
+            prepare(args, work)
     accelerator.wait_for_everyone()
     training = Training(args, work, accelerator)
     if args.resume:
         training.load()
     elif accelerator.is_main_process:
-        settings = {**vars(args), "text": args.text, "output": str(args.output)}
-        write_aside(work / "arguments.json", lambda path: path.write_text(json.dumps(settings, indent=2), "utf-8"))
-        training.save()
+        settings = {**vars(args), "output": str(args.output)}
+        with all_or_nothing(work):
+            write_text(work / "arguments.json", json.dumps(settings, indent=2))
+            training.save()
     metrics = None
     if accelerator.is_main_process:
         metrics = Metrics(args.output, training.step)
         print(describe(training))
-    run(training, metrics)
+    try:
+        run(training, metrics)
+    except FloatingPointError:
+        if metrics and not (args.output / "model.safetensors").exists():
+            metrics.path.unlink()
+            discard(work)
+        raise
     if metrics:
+        training.state_path.unlink()  # first, for a kill must not leave it without its data
         shutil.rmtree(work)
         print(f"done: {args.output} is the model, {metrics.path.name} and {metrics.picture.name} in it tell how it was "
               f"trained. Try it: python task1_greedy.py --model {args.output}")  # fmt: skip
@@ -448,10 +490,10 @@ def main() -> None:
     try:
         train(args)
     except KeyboardInterrupt:
-        if (args.output / "training" / "state.pt").exists():
+        if (args.output / WORK / "state.pt").exists():
             print(f"\nstopped; go on with: python train_generator.py --output {args.output} --resume", file=sys.stderr)
         sys.exit(130)
-    except (ValueError, OSError, RuntimeError) as error:  # RuntimeError: torch's, for a full disk or too little memory
+    except (ValueError, OSError, RuntimeError, FloatingPointError) as error:  # RuntimeError: torch's, for too little memory
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
 

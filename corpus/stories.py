@@ -84,7 +84,7 @@ def plots() -> tuple[Plot, ...]:
 
 def article(noun: str) -> str:
     """By sound, as far as the words of the plots need it."""
-    return "an" if noun[0].lower() in "aeiou" and not noun.startswith(("uni", "use")) or noun.startswith("hon") else "a"
+    return "an" if noun[0].lower() in "aeiou" and not noun.startswith(("uni", "use")) or noun.startswith("honest") else "a"
 
 
 def expand(template: str, slots: dict[str, str], rng: random.Random) -> str:
