@@ -30,7 +30,7 @@ from dataset import TokenBlocks, batches, collate, read_texts, write_blocks
 from generator import GeneratorConfig, GeneratorTransformer, write_aside, write_text
 from tokenizer import CONTROL_TOKENS, END_OF_TEXT, IM_END, make_tokenizer
 
-BUILT_IN = {"max_length": 512, "batch_size": 32, "learning_rate": 3e-3, "num_epochs": 1}
+BUILT_IN = {"max_length": 512, "batch_size": 32, "learning_rate": 4e-3, "num_epochs": 1}
 BOOKS = {"max_length": 192, "batch_size": 8, "learning_rate": 1e-3, "num_epochs": 4}
 TOKENIZER_CHARACTERS = 50_000_000  # a tokenizer learns nothing new from more
 HELD_OUT_TRANSFERS, HELD_OUT_STORIES = 500, 100
@@ -56,7 +56,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     model.add_argument("--dropout", type=share, default=0.0, help="share of each block's output dropped (%(default)s)")
     training = parser.add_argument_group("training")
     training.add_argument("--batch-size", type=positive_int, help="windows in a step, over all processes (32; with --text 8)")
-    training.add_argument("--learning-rate", type=positive_float, help="at its highest (3e-3; with --text 1e-3)")
+    training.add_argument("--learning-rate", type=positive_float, help="at its highest (4e-3; with --text 1e-3)")
     training.add_argument("--num-epochs", type=positive_int, help="times through the data (1; with --text 4)")
     training.add_argument("--max-loss-gap", type=positive_float, default=math.inf, metavar="NATS",
                           help="stop when validation minus training loss exceeds this")  # fmt: skip
