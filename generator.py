@@ -23,7 +23,6 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-
 # What a config.json says beside the fields below: that this is Qwen2's architecture, and which of its options are off.
 FORMAT = {
     "architectures": ["Qwen2ForCausalLM"],

@@ -475,11 +475,11 @@ def resumed_arguments(work: Path) -> argparse.Namespace:
 
 
 def describe(training: Training) -> str:
-    model, config, args = training.model, training.model.config, training.args
+    model, config, train, args = training.model, training.model.config, training.train, training.args
     return (
-        f"training {sum(weight.numel() for weight in model.parameters()):,} parameters ({config.num_hidden_layers} layers of "
-        f"{config.hidden_size}, vocabulary {config.vocab_size:,}) on {len(training.train):,} windows of at most "
-        f"{args.max_length} tokens, {training.train.lengths.sum():,} tokens in all; validating on {len(training.validation):,}\n"
+        f"training {sum(weight.numel() for weight in model.parameters()):,} parameters ({config.num_hidden_layers} layers "
+        f"of {config.hidden_size}, vocabulary {config.vocab_size:,}) on {len(train):,} windows of at most "
+        f"{args.max_length} tokens, {train.lengths.sum():,} in all; validating on {len(training.validation):,}\n"
         f"{training.num_steps:,} steps of {args.batch_size} windows, {args.num_epochs} epochs, "
         f"{str(training.dtype).removeprefix('torch.')} on {training.device}, {torch.get_num_threads()} threads"
     )

@@ -9,7 +9,8 @@ ANIMALS = {  # animal: (limb, home)
     "ferret": ("paw", "burrow"), "hare": ("paw", "nest of grass"), "weasel": ("paw", "hole"),
     "deer": ("hoof", "thicket"), "lamb": ("hoof", "barn"), "goat": ("hoof", "stable"), "piglet": ("hoof", "barn"),
     "pony": ("hoof", "stable"), "donkey": ("hoof", "stable"), "calf": ("hoof", "barn"),
-    "frog": ("foot", "pond"), "turtle": ("foot", "pond"), "toad": ("foot", "hollow log"), "lizard": ("foot", "crack in the wall"),
+    "frog": ("foot", "pond"), "turtle": ("foot", "pond"), "toad": ("foot", "hollow log"),
+    "lizard": ("foot", "crack in the wall"),
     "duckling": ("wing", "nest"), "penguin": ("wing", "nest"), "chick": ("wing", "coop"), "gosling": ("wing", "nest"),
     "elephant": ("foot", "clearing"), "monkey": ("hand", "tree house"), "dragon": ("claw", "cave"),
 }
@@ -125,5 +126,6 @@ REQUESTS = (  # {who} is "a tiny hedgehog named Sonic", or as much of it as the 
 )
 OPEN_REQUESTS = (
     "Tell me a story.", "Tell me a short story, please.", "Generate me a short story.", "Write a story for a child.",
-    "I cannot sleep. Tell me something nice.", "Make up a story for me.", "A bedtime story, please!", "Tell me any story you like.",
+    "I cannot sleep. Tell me something nice.", "Make up a story for me.", "A bedtime story, please!",
+    "Tell me any story you like.",
 )

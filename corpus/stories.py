@@ -114,7 +114,7 @@ def cast(hero: Hero, plot: Plot, rng: random.Random) -> dict[str, str]:
     strangers = {hero.animal, "hedgehog"} if hero.name == "Sonic" else {hero.animal}
     animals = rng.sample([animal for animal in HELPERS if animal not in strangers], 2)
     names = {hero.name, "Sonic"}
-    for role, animal in zip(("friend", "other"), animals):
+    for role, animal in zip(("friend", "other"), animals, strict=True):
         pronoun = "she" if animal in MOTHERS else rng.choice(("he", "she"))
         while (name := first_name(rng, pronoun, made_up_share=0.3)) in names:
             pass
@@ -122,7 +122,7 @@ def cast(hero: Hero, plot: Plot, rng: random.Random) -> dict[str, str]:
         slots |= {role: name, f"{role}_animal": animal}
         slots |= {f"{role[0]}_{key}": value for key, value in PRONOUNS[pronoun].items()}
     for keys, entries in plot.settings:
-        slots |= zip(keys, rng.choice(entries))
+        slots |= zip(keys, rng.choice(entries), strict=True)
     return slots
 
 
