@@ -1,0 +1,99 @@
+"""The shipped decoder does what the README says of it, and the shipped results are what it gives."""
+
+import json
+import random
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+import torch
+
+from common import CHECKPOINT, PROMPTS, load_model, prompt_ids
+from corpus.chatml import STORYTELLER, chatml
+from corpus.stories import held_out_story
+from corpus.transfers import held_out_transfer
+from evaluate_generator import answer, keeps_hero, most_repeated
+from generator import GeneratorTransformer
+
+RESULTS = Path(__file__).resolve().parent.parent / "results" / "generator"
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    return load_model("generator")
+
+
+def test_the_checkpoint_fits_in_16_megabytes():
+    """A clone must stay small: the whole folder counts, not the weights alone."""
+    assert sum(path.stat().st_size for path in CHECKPOINT.iterdir()) <= 16_000_000
+
+
+def test_transformers_opens_it_with_nothing_missing_and_the_same_logits(loaded):
+    """The folder must serve people who never saw this project's code."""
+    from transformers import AutoModelForCausalLM
+
+    theirs, info = AutoModelForCausalLM.from_pretrained(CHECKPOINT, dtype=torch.float32, output_loading_info=True)
+    assert not any(info.values())
+    ids = prompt_ids(loaded.tokenizer, "json")
+    with torch.no_grad():
+        assert torch.allclose(theirs(ids).logits, loaded.model(ids).logits, atol=1e-4, rtol=0)
+
+
+def test_greedy_answers_the_transfer_of_the_exercise_exactly(loaded):
+    text, ended = answer(loaded, PROMPTS["json"], temperature=0)
+    assert (text, ended) == ('{"contractor": "Mike", "sum": 100.50, "currency": "RUB"}', True)
+    assert json.loads(text, parse_float=Decimal)["sum"] == Decimal("100.50")
+
+
+def test_greedy_tells_of_sonic_the_tiny_hedgehog_and_ends(loaded):
+    text, ended = answer(loaded, PROMPTS["hedgehog"], temperature=0)
+    assert ended and 100 <= len(text.split()) <= 250
+    assert "tiny hedgehog" in text and text.count("Sonic") >= 2 and most_repeated(text) < 3
+
+
+def test_it_copies_what_it_never_saw(loaded):
+    """Held-out names and amounts: a model that remembers instead of copying fails here. 500 are in evaluation.json."""
+    rng = random.Random("test")
+    transfers = [held_out_transfer(rng) for _ in range(60)]
+    right = [answer(loaded, t.document().prompt, temperature=0) == (t.json, True) for t in transfers]
+    assert sum(right) >= 57
+
+
+def test_its_stories_end_and_keep_their_hero(loaded):
+    rng = random.Random("test")
+    stories = [held_out_story(rng) for _ in range(12)]
+    texts = [answer(loaded, chatml(STORYTELLER, s.request), seed=i, temperature=0.8, top_p=0.95)
+             for i, s in enumerate(stories)]
+    assert sum(ended for _, ended in texts) >= 11
+    assert sum(keeps_hero(text, story.hero) for (text, _), story in zip(texts, stories, strict=True)) >= 10
+
+
+def test_generate_of_the_loaded_class_gives_the_same_json():
+    """`GeneratorTransformer.load_from_checkpoint(...).generate(...)` is the exercise's own way in."""
+    model = GeneratorTransformer.load_from_checkpoint(CHECKPOINT)
+    assert model.generate(PROMPTS["json"], temperature=0) == '{"contractor": "Mike", "sum": 100.50, "currency": "RUB"}'
+
+
+def test_the_shipped_greedy_results_are_what_the_checkpoint_gives(loaded):
+    """Another processor may round otherwise: a token may differ from the best only by less than 1e-4 in its logit."""
+    runs = json.loads((RESULTS / "task1_greedy.json").read_text("utf-8"))["runs"]
+    assert {run["prompt"] for run in runs} == set(PROMPTS)
+    for run in runs:
+        prompt = prompt_ids(loaded.tokenizer, run["prompt"])
+        written = torch.tensor([run["token_ids"]])
+        with torch.no_grad():
+            logits = loaded.model(torch.cat([prompt, written[:, :-1]], dim=1)).logits[0, prompt.shape[1] - 1 :]
+        chosen = logits.gather(1, written[0][:, None])[:, 0]
+        assert (logits.max(dim=-1).values - chosen).max() < 1e-4
+
+
+def test_the_shipped_evaluation_is_of_the_shipped_checkpoint_and_holds_its_bars(loaded):
+    """The README quotes this file: it must be of these weights, and its summary must follow from its rows."""
+    content = json.loads((RESULTS / "evaluation.json").read_text("utf-8"))
+    assert content["model"] == loaded.identity
+    exact = [row["text"] == row["expected"] for row in content["transfers"]]
+    assert len(exact) == 500 and content["summary"]["transfers_exact"] == sum(exact) / 500 >= 0.99
+    summary = content["summary"]
+    assert summary["stories"] == 200 and summary["stories_ended"] >= 0.98
+    assert summary["stories_keeping_name_and_animal"] >= 0.97
+    assert summary["distinct_first_sentences"] >= 190 and summary["most_repeats_of_a_sentence"] < 3
