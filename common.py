@@ -676,4 +676,4 @@ def writing(path):
     try:
         yield
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from error
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error

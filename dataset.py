@@ -193,7 +193,7 @@ def write_blocks(
     A document begins with its prompt, or with BOS if the prompt is "", and ends with EOS. One that is longer than a
     block goes on in the next, without its prompt. Control tokens are recognised in prompts only: in a text they are
     ordinary characters. `folder` appears when it is complete; until then the data is in `folder`.part.
-    Raises DataError: no documents, or a prompt that leaves no room in a block.
+    A document whose prompt leaves no room in a block is left out. Raises DataError if there are no others.
     """
     dtype = np.uint16 if tokenizer.get_vocab_size() <= 1 << 16 else np.uint32
     partial = folder.with_name(f"{folder.name}.part")
@@ -202,13 +202,15 @@ def write_blocks(
     with (partial / "tokens.bin").open("wb") as tokens, (partial / "blocks.bin").open("wb") as index:
         cutter = _Cutter(tokens, index, dtype, max_length)
         for prefix, ids, borders in _encoded(documents, tokenizer, bos_id):
+            if prefix is not None and len(prefix) > max_length:
+                continue
             if prefix is not None and cutter.n_tokens:
                 cutter.end(eos_id)
             if prefix is not None:
                 cutter.begin(prefix)
             cutter.extend(ids, borders)
         if not cutter.n_tokens:
-            raise DataError("there are no documents to train on")
+            raise DataError(f"there are no documents to train on whose prompt fits in {max_length} tokens")
         cutter.end(eos_id)
     if folder.exists():
         shutil.rmtree(folder)
@@ -259,8 +261,6 @@ class _Cutter:
         self.n_tokens = 0
 
     def begin(self, prefix: list[int]) -> None:
-        if len(prefix) > self.max_length:
-            raise DataError(f"a prompt of {len(prefix)} tokens leaves no room in a block of {self.max_length}")
         self.start = self.n_tokens
         self._append(prefix)
         self.loss_start = self.n_tokens

@@ -1,7 +1,7 @@
 """Measure a trained decoder on held-out requests: names, amounts and heroes that its training never showed.
 
     python evaluate_generator.py
-    python evaluate_generator.py --model runs/generator --transfers 100 --stories 20
+    python evaluate_generator.py --model runs/decoder --transfers 100 --stories 20
 
 Transfers are decoded greedily; exact means the whole JSON is right to the letter. Stories are drawn at temperature 0.8
 from the top 0.95. The summary is printed; results/<model>/evaluation.json holds it with every text.
@@ -64,14 +64,15 @@ def evaluate_stories(loaded, count: int) -> list[dict]:
         story = held_out_story(rng)
         text, ended = answer(loaded, chatml(STORYTELLER, story.request), seed=seed, **STORY_SETTINGS)
         rows.append({"request": story.request, "text": text, "ended": ended, "kept": keeps_hero(text, story.hero),
-                     "first_sentence": SENTENCE.match(text + ".")[0], "most_repeated": most_repeated(text)})  # fmt: skip
+                     "first_sentence": (SENTENCE.findall(text) or [text])[0], "most_repeated": most_repeated(text)})  # fmt: skip
     return rows
 
 
 def keeps_hero(text: str, hero: Hero) -> bool:
     """Whether the asked name and animal stand both in the first and in the last third of the text."""
     third = len(text) // 3
-    return all(word in part for part in (text[:third], text[-third:]) for word in (hero.name, hero.animal))
+    words = (rf"\b{word}\b" for word in (hero.name, hero.animal))
+    return all(re.search(word, part) for word in words for part in (text[:third], text[-third:]))
 
 
 def most_repeated(text: str) -> int:

@@ -233,10 +233,6 @@ class GeneratorTransformer(nn.Module):
                                       options=nn.LinearCrossEntropyOptions())  # fmt: skip
         return Output(None, loss)
 
-    @property
-    def device(self) -> torch.device:
-        return self.lm_head.weight.device
-
     def generate(
         self,
         prompt: str,
@@ -265,7 +261,7 @@ class GeneratorTransformer(nn.Module):
         if not begun and self.config.bos_token_id is not None:
             ids = [self.config.bos_token_id, *ids]
         continuation = continue_ids(
-            self, torch.tensor([ids], device=self.device), [self.config.eos_token_id],
+            self, torch.tensor([ids]), [self.config.eos_token_id],
             temperature=temperature, top_k=top_k, top_p=top_p, num_beams=num_beams, length_penalty=length_penalty,
             seed=seed, max_new_tokens=max_out_tokens, context_len=context_len,
         )  # fmt: skip
@@ -348,7 +344,7 @@ def write_aside(path: Path, write) -> None:
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         write(aside)
-        with aside.open("rb") as file:
+        with aside.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(aside, path)
     except Exception as error:  # torch, safetensors and tokenizers each raise an error of their own

@@ -6,7 +6,7 @@
     python train_generator.py --output runs/tale --resume         # go on after Ctrl-C or a crash
     accelerate launch --multi_gpu --num_processes 2 train_generator.py    # on several GPUs, or CPU processes
 
-The output folder is a Hugging Face model folder: try it with `python task1_greedy.py --model runs/generator`.
+The output folder is a Hugging Face model folder: try it with `python task1_greedy.py --model runs/decoder`.
 """
 
 import argparse
@@ -24,16 +24,18 @@ import torch
 from accelerate import Accelerator
 from tokenizers import Tokenizer
 from tqdm import tqdm
+from transformers import DynamicCache
 
 from corpus import held_out_documents, training_documents
-from dataset import TokenBlocks, batches, collate, read_texts, write_blocks
+from dataset import IGNORED, TokenBlocks, batches, collate, read_texts, write_blocks
 from generator import GeneratorConfig, GeneratorTransformer, write_aside, write_text
 from tokenizer import CONTROL_TOKENS, END_OF_TEXT, IM_END, make_tokenizer
 
-BUILT_IN = {"max_length": 512, "batch_size": 32, "learning_rate": 4e-3, "num_epochs": 1}
+BUILT_IN = {"max_length": 512, "batch_size": 32, "learning_rate": 2e-3, "num_epochs": 1}
 BOOKS = {"max_length": 192, "batch_size": 8, "learning_rate": 1e-3, "num_epochs": 4}
 TOKENIZER_CHARACTERS = 50_000_000  # a tokenizer learns nothing new from more
 HELD_OUT_TRANSFERS, HELD_OUT_STORIES = 500, 100
+VALIDATION_WINDOWS = 2500  # at most: a tenth of a large text would take longer to evaluate on than to train on
 WORK = "training_state"  # in the output folder, and deleted at the end: not a name that a folder of the user's may have
 PROGRESS = ("step", "best", "seconds", "losses")
 WARMUP, DECAY = 0.02, 0.5  # shares of the training: the learning rate rises, stands, and falls to zero
@@ -43,7 +45,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     data = parser.add_argument_group("data")
     data.add_argument("--text", nargs="+", metavar="PATH", help="books instead of the built-in corpus: files, folders, URLs")
-    data.add_argument("--num-documents", type=positive_int, default=110_000, help="size of the built-in corpus (%(default)s)")
+    data.add_argument("--num-documents", type=positive_int, default=120_000, help="size of the built-in corpus (%(default)s)")
     data.add_argument("--tokenizer", default="bpe", help="bpe (default), char, word, or the path of a tokenizer.json")
     data.add_argument("--vocab-size", type=positive_int, default=2048, help="tokens in a vocabulary trained here (%(default)s)")
     data.add_argument("--max-length", type=positive_int, help="tokens in a training window (512; with --text 192)")
@@ -56,7 +58,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     model.add_argument("--dropout", type=share, default=0.0, help="share of each block's output dropped (%(default)s)")
     training = parser.add_argument_group("training")
     training.add_argument("--batch-size", type=positive_int, help="windows in a step, over all processes (32; with --text 8)")
-    training.add_argument("--learning-rate", type=positive_float, help="at its highest (4e-3; with --text 1e-3)")
+    training.add_argument("--learning-rate", type=positive_float, help="at its highest (2e-3; with --text 1e-3)")
     training.add_argument("--num-epochs", type=positive_int, help="times through the data (1; with --text 4)")
     training.add_argument("--max-loss-gap", type=positive_float, default=math.inf, metavar="NATS",
                           help="stop when validation minus training loss exceeds this")  # fmt: skip
@@ -64,7 +66,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
                           help="of the arithmetic: auto is bfloat16 where the hardware has it")  # fmt: skip
     training.add_argument("--seed", type=int, default=0, help="of weights, corpus and order (%(default)s)")
     running = parser.add_argument_group("running")
-    running.add_argument("--output", type=Path, default=Path("runs/generator"), metavar="FOLDER", help="(%(default)s)")
+    running.add_argument("--output", type=Path, default=Path("runs/decoder"), metavar="FOLDER", help="(%(default)s)")
     running.add_argument("--eval-every", type=positive_int, default=250, metavar="STEPS", help="(%(default)s)")
     running.add_argument("--save-every", type=positive_int, default=250, metavar="STEPS", help="(%(default)s)")
     running.add_argument("--resume", action="store_true", help="go on with the training in --output, by its own settings")
@@ -224,6 +226,7 @@ class Training:
         self.args, self.state_path, self.device = args, work / "state.pt", accelerator.device
         blocks = TokenBlocks.load(work / "train")
         self.train, self.validation = blocks.split() if args.text else (blocks, TokenBlocks.load(work / "validation"))
+        self.validation = TokenBlocks(self.validation.tokens, self.validation.index[:VALIDATION_WINDOWS])
         self.model = make_model(args, work / "tokenizer.json").to(self.device)
         self.optimizers = make_optimizers(self.model)
         self.dtype = computing_dtype(args.dtype, self.device)
@@ -270,23 +273,36 @@ class Training:
     def autocast(self):
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
+    def loss(self, input_ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """The summed loss of a batch. What all its rows begin with, such as a system message, is read once, by one row:
+        the other rows attend to the same keys and values, and their gradients meet there."""
+        shared = common_prefix(input_ids, targets)
+        if not shared:
+            return self.parallel(input_ids, targets=targets).loss
+        cache = DynamicCache()
+        self.model.model(input_ids[:1, :shared], cache)
+        cache.batch_repeat_interleave(len(input_ids))
+        return self.parallel(input_ids[:, shared:], past_key_values=cache, targets=targets[:, shared:]).loss
+
     def take_step(self, input_ids: torch.Tensor, targets: torch.Tensor, interrupt: Interrupt) -> float:
         """One update; returns the batch's mean loss, in nats per token, over all processes.
 
         Raises FloatingPointError for a loss that is not finite; then the weights are those of the step before.
         """
         if not len(input_ids):  # the last batch of an epoch can have fewer rows than there are processes
-            input_ids, targets = torch.zeros(1, 1, dtype=torch.int64), torch.full((1, 1), -100)
+            input_ids, targets = torch.zeros(1, 1, dtype=torch.int64), torch.full((1, 1), IGNORED)
         with self.autocast():
-            loss = self.parallel(input_ids.to(self.device), targets=targets.to(self.device)).loss
-        counts = torch.tensor([loss.item(), (targets != -100).sum(), interrupt.noted], dtype=torch.float64)
+            loss = self.loss(input_ids.to(self.device), targets.to(self.device))
+        counts = torch.tensor([loss.item(), (targets != IGNORED).sum(), interrupt.noted], dtype=torch.float64)
         total, targets_counted, interrupted = self.accelerator.reduce(counts.to(self.device), "sum").tolist()
         interrupt.wanted = interrupted > 0
         if not math.isfinite(total):
             raise FloatingPointError(f"the loss is {total} at step {self.step}: try a lower --learning-rate")
         # Gradients are averaged over processes, and the loss is a sum: this makes it the mean over all targets.
         (loss * self.accelerator.num_processes / targets_counted).backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0).item()
+        if not math.isfinite(norm):
+            raise FloatingPointError(f"the gradient is {norm} at step {self.step}: try a lower --learning-rate")
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rate()
@@ -304,15 +320,17 @@ class Training:
         """
         self.model.eval()
         total, counted, exact = 0.0, 0, []
-        for start in range(0, len(self.validation), 32):
-            rows = [self.validation[i] for i in range(start, min(start + 32, len(self.validation)))]
+        for start in range(0, len(self.validation), self.args.batch_size):
+            rows = [self.validation[i] for i in range(start, min(start + self.args.batch_size, len(self.validation)))]
             input_ids, targets = (tensor.to(self.device) for tensor in collate(rows))
+            row, position = (targets != IGNORED).nonzero(as_tuple=True)  # of each target that counts: (counted,)
+            targets = targets[row, position]
             with self.autocast():
-                logits = self.model(input_ids).logits.float()
-            ignored = targets == -100
-            total += torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum").item()
-            counted += (~ignored).sum().item()
-            exact += ((logits.argmax(-1) == targets) | ignored).all(dim=1).tolist()
+                logits = self.model.lm_head(self.model.model(input_ids, None)[row, position]).float()  # (counted, vocab)
+            total += torch.nn.functional.cross_entropy(logits, targets, reduction="sum").item()
+            counted += len(targets)
+            wrong = set(row[logits.argmax(-1) != targets].tolist())
+            exact += [i not in wrong for i in range(len(rows))]
         ids, context = self.validation[len(self.validation) - 1]
         prompt = self.model.tokenizer.decode(ids[: max(context, 16)].tolist(), skip_special_tokens=False)
         sample = self.model.generate(prompt, temperature=0.8, top_p=0.95, max_out_tokens=60, seed=0)
@@ -321,6 +339,12 @@ class Training:
         if not self.args.text:
             result["transfer_accuracy"] = sum(exact[:HELD_OUT_TRANSFERS]) / HELD_OUT_TRANSFERS
         return result
+
+
+def common_prefix(input_ids: torch.Tensor, targets: torch.Tensor) -> int:
+    """How many first tokens all rows share, none of which has a target that counts: two tensors (rows, T) -> tokens."""
+    differ = (input_ids != input_ids[0]).any(dim=0) | (targets != IGNORED).any(dim=0)  # (T,)
+    return int(differ.int().argmax()) if len(input_ids) > 1 else 0
 
 
 def load_initial(args: argparse.Namespace) -> GeneratorTransformer:

@@ -127,7 +127,7 @@ def test_a_prompt_is_context_and_only_prompts_hold_control_tokens(tmp_path):
 
 
 def test_a_prompt_must_leave_room(tmp_path):
-    with pytest.raises(DataError, match="leaves no room"):
+    with pytest.raises(DataError, match="no documents to train on"):
         write_blocks(tmp_path / "d", [("hi " * 50, "ho")], TOKENIZER, 16, bos_id=END, eos_id=IM_END)
 
 

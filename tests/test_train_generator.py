@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from tokenizers import Tokenizer, models
 import generator
 import train_generator
 from generator import GeneratorTransformer
-from train_generator import Training, parse_arguments, train
+from train_generator import Training, common_prefix, parse_arguments, train
 
 TINY = ("--hidden-size", "16", "--num-layers", "1", "--num-heads", "2", "--num-kv-heads", "1", "--vocab-size", "300",
         "--max-length", "64", "--batch-size", "8", "--dtype", "float32")  # fmt: skip
@@ -382,7 +383,7 @@ def assert_clean_error(result, output, says):
         (["--text", "TALE", "--tokenizer", "missing.json"], "there is no file missing.json"),
         (["--text", "TALE", "--vocab-size", "100"], "cannot hold the 256 bytes"),
         (["--text", "TALE", "--learning-rate", "1e30"], "try a lower --learning-rate"),
-        (["--num-documents", "50", "--max-length", "20"], "leaves no room"),
+        (["--num-documents", "50", "--max-length", "20"], "no documents to train on"),
         (["--text", "TALE", "--resume"], "no unfinished training"),
     ],
 )
@@ -501,3 +502,28 @@ def test_help(capsys):
         parse_arguments(["--help"])
     text = capsys.readouterr().out
     assert all(part in text for part in ("data:", "model:", "training:", "running:", "accelerate launch"))
+
+
+def test_reading_a_shared_beginning_once_changes_neither_loss_nor_gradients():
+    """Rows of a batch that begin alike are read once up to where they differ; the update must be the same."""
+    torch.manual_seed(0)
+    model = GeneratorTransformer(generator.GeneratorConfig(vocab_size=50, hidden_size=16, intermediate_size=32))
+    input_ids = torch.randint(50, (5, 20))
+    input_ids[:, :9] = input_ids[0, :9]
+    targets = input_ids.roll(-1, dims=1)
+    targets[:, :12] = -100
+    assert common_prefix(input_ids, targets) == 9
+    gradients = []
+    for loss in (model(input_ids, targets=targets).loss, Training.loss(SimpleNamespace(model=model, parallel=model), input_ids, targets)):
+        model.zero_grad()
+        loss.backward()
+        gradients.append([loss.detach(), *(weight.grad.clone() for weight in model.parameters())])
+    for whole, shared in zip(*gradients, strict=True):
+        assert torch.allclose(whole, shared, rtol=1e-4, atol=1e-5)
+
+
+def test_targets_that_count_are_not_shared():
+    """A text without a request has targets from its first token on, however alike the rows begin."""
+    input_ids = torch.ones(3, 6, dtype=torch.int64)
+    assert common_prefix(input_ids, input_ids) == 0
+    assert common_prefix(input_ids[:1], torch.full((1, 6), -100)) == 0
