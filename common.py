@@ -29,8 +29,7 @@ import torch  # transformers is imported where it is used: `--help` has no need 
 
 from corpus.chatml import STORYTELLER
 from generator import GeneratorTransformer, write_text
-
-IM_START, IM_END = "<|im_start|>", "<|im_end|>"
+from tokenizer import IM_END, IM_START
 
 input_text_hedgehog = '<|im_start|>system\nYou are a storyteller. Generate a story based on user message.<|im_end|>\n<|im_start|>user\nGenerate me a short story about a tiny hedgehog named Sonic.<|im_end|>\n<|im_start|>assistant\n'  # noqa: E501
 input_text_json = '<|im_start|>system\nYou are a JSON machine. Generate a JSON with format {"contractor": string with normalized contractor name, "sum": decimal, "currency": string with uppercased 3-letter currency code} based on user message.<|im_end|>\n<|im_start|>user\nTransfer 100 rubles and 50 kopeck to Mike<|im_end|>\n<|im_start|>assistant\n'  # noqa: E501
@@ -166,7 +165,7 @@ def find_folder(name):
     if folder.is_dir() and name != "qwen":
         return folder
     if name == "generator":
-        raise InputError("the folder checkpoint/ is missing: restore it, or write it with python train_generator.py")
+        raise InputError("the folder checkpoint/ is missing: restore it with git, or train one: README.md, Train it yourself")
     hub_name = QWEN if name == "qwen" else name
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", hub_name):
         raise InputError(f"no model folder at {name}")

@@ -30,7 +30,8 @@ import torch
 from tokenizers import Encoding, Tokenizer
 from tqdm import tqdm
 
-DOCUMENT_BORDER = "<|endoftext|>"
+from tokenizer import END_OF_TEXT, id_count
+
 IGNORED = -100  # cross_entropy's default ignore_index
 PIECE = 1 << 16  # characters of a text that are tokenised at once (and bytes that are read at once)
 BATCH = 1 << 20  # characters that the tokenizer's threads share
@@ -39,8 +40,8 @@ TIMEOUT = 30  # seconds without a byte from a server
 
 # Where a long text is cut into pieces, best first: behind a blank line, behind a line, before a space, anywhere. At the
 # first three the tokens of the pieces are those of the whole text for Qwen2's kind of BPE. The rest is never blank and
-# holds the whole of a DOCUMENT_BORDER that has only partly been read.
-PIECE_END = re.compile(rf"(?s).+\n\n(?=\S)|.+\n(?=\S)|.+\S(?=\s\S)|.+(?=\S.{{{len(DOCUMENT_BORDER) - 1}}})")
+# holds the whole of a END_OF_TEXT that has only partly been read.
+PIECE_END = re.compile(rf"(?s).+\n\n(?=\S)|.+\n(?=\S)|.+\S(?=\s\S)|.+(?=\S.{{{len(END_OF_TEXT) - 1}}})")
 
 # Where a block may end, worst first; each match ends where the next word, sentence or paragraph begins.
 BORDERS = (
@@ -104,8 +105,8 @@ def _fetched(url: str, cache: Path) -> Path:
 
 def _documents(path: Path, progress: tqdm) -> Iterator[tuple[str | None, str]]:
     empty, prompt, rest = True, "", ""
-    for chunk in chain(_decoded(path, progress), [DOCUMENT_BORDER]):
-        *ended, rest = (rest + chunk).split(DOCUMENT_BORDER)
+    for chunk in chain(_decoded(path, progress), [END_OF_TEXT]):
+        *ended, rest = (rest + chunk).split(END_OF_TEXT)
         for text in ended:
             if text := text.strip() if prompt == "" else text.rstrip():
                 yield prompt, text
@@ -195,7 +196,7 @@ def write_blocks(
     ordinary characters. `folder` appears when it is complete; until then the data is in `folder`.part.
     A document whose prompt leaves no room in a block is left out. Raises DataError if there are no others.
     """
-    dtype = np.uint16 if tokenizer.get_vocab_size() <= 1 << 16 else np.uint32
+    dtype = np.uint16 if id_count(tokenizer) <= 1 << 16 else np.uint32
     partial = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

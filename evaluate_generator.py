@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from common import (
     add_model_flags,
+    answer,
     load_model,
     one_line_errors,
     prompt_ids,
@@ -38,12 +39,11 @@ MAX_NEW_TOKENS = 400
 STORY_SETTINGS = {"temperature": 0.8, "top_p": 0.95}
 
 
-def answer(loaded, prompt: str, **settings) -> tuple[str, bool]:
+def respond(loaded, prompt: str, **settings) -> tuple[str, bool]:
     """The text that answers a prompt, and whether it ended by itself."""
     ids = list(continue_ids(loaded.model, prompt_ids(loaded.tokenizer, prompt), loaded.eos_ids,
                             max_new_tokens=MAX_NEW_TOKENS, **settings))  # fmt: skip
-    ended = ids[-1] in loaded.eos_ids
-    return loaded.tokenizer.decode(ids[: len(ids) - ended]), ended
+    return answer(loaded, ids), ids[-1] in loaded.eos_ids
 
 
 def evaluate_transfers(loaded, count: int) -> list[dict]:
@@ -51,7 +51,7 @@ def evaluate_transfers(loaded, count: int) -> list[dict]:
     rows = []
     for _ in tqdm(range(count), desc="transfers"):
         transfer = held_out_transfer(rng)
-        text, ended = answer(loaded, transfer.document().prompt, temperature=0)
+        text, ended = respond(loaded, transfer.document().prompt, temperature=0)
         rows.append({"request": transfer.request, "expected": transfer.json, "text": text,
                      "exact": ended and text == transfer.json})  # fmt: skip
     return rows
@@ -62,9 +62,10 @@ def evaluate_stories(loaded, count: int) -> list[dict]:
     rows = []
     for seed in tqdm(range(count), desc="stories"):
         story = held_out_story(rng)
-        text, ended = answer(loaded, chatml(STORYTELLER, story.request), seed=seed, **STORY_SETTINGS)
+        text, ended = respond(loaded, chatml(STORYTELLER, story.request), seed=seed, **STORY_SETTINGS)
         rows.append({"request": story.request, "text": text, "ended": ended, "kept": keeps_hero(text, story.hero),
-                     "first_sentence": (SENTENCE.findall(text) or [text])[0], "most_repeated": most_repeated(text)})  # fmt: skip
+                     "first_sentence": (SENTENCE.findall(text) or [text])[0],
+                     "most_repeated": most_repeated(text)})  # fmt: skip
     return rows
 
 
@@ -96,6 +97,20 @@ def summarize(transfers: list[dict], stories: list[dict]) -> dict:
     }
 
 
+def markdown(summary: dict) -> str:
+    """The summary as the table that README.md quotes."""
+    rows = (
+        (f"{summary['transfers']} held-out transfers, greedy: the JSON exact", f"{summary['transfers_exact']:.1%}"),
+        (f"{summary['stories']} stories for held-out heroes: end by themselves within {MAX_NEW_TOKENS} tokens",
+         f"{summary['stories_ended']:.1%}"),
+        ("keep the asked name and animal to the end", f"{summary['stories_keeping_name_and_animal']:.1%}"),
+        ("distinct first sentences", summary["distinct_first_sentences"]),
+        ("most repeats of one sentence within a story", summary["most_repeats_of_a_sentence"]),
+        ("words in a story, median", f"{summary['median_words']:g}"),
+    )
+    return "\n".join(("| measured | result |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows))) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--transfers", type=setting_type("samples"), default=500, help="(%(default)s)")
@@ -107,14 +122,14 @@ def main() -> None:
         loaded = load_model(args.model, args.device, args.dtype)
         transfers, stories = evaluate_transfers(loaded, args.transfers), evaluate_stories(loaded, args.stories)
         summary = {**summarize(transfers, stories), "seconds": round(time.perf_counter() - start)}
-        for name, value in summary.items():
-            print(f"{name.replace('_', ' ')}: {value:.4g}")
+        print(markdown(summary))
         content = {"model": loaded.identity, **run_facts(args), "summary": summary, "story_settings": STORY_SETTINGS,
                    "transfers": transfers, "stories": stories}  # fmt: skip
         path = args.results / short_name(args.model) / "evaluation.json"
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_text(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+            write_text(path.with_suffix(".md"), markdown(summary))
 
 
 if __name__ == "__main__":

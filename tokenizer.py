@@ -73,6 +73,14 @@ def read_tokenizer(path: str) -> Tokenizer:
     if not Path(path).is_file():
         raise ValueError(f"--tokenizer is bpe, char, word or a tokenizer.json: there is no file {path}")
     try:
-        return Tokenizer.from_file(path)
+        tokenizer = Tokenizer.from_file(path)
     except Exception as error:  # the library raises plain Exception
         raise ValueError(f"{path} is no tokenizer.json: {error}") from None
+    tokenizer.no_truncation()  # such settings, saved with a tokenizer, would drop text and train on padding
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def id_count(tokenizer: Tokenizer) -> int:
+    """How many rows an embedding needs: one more than the highest id, for the ids of a foreign file may have gaps."""
+    return max(tokenizer.get_vocab().values()) + 1

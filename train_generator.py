@@ -29,7 +29,7 @@ from transformers import DynamicCache
 from corpus import held_out_documents, training_documents
 from dataset import IGNORED, TokenBlocks, batches, collate, read_texts, write_blocks
 from generator import GeneratorConfig, GeneratorTransformer, write_aside, write_text
-from tokenizer import CONTROL_TOKENS, END_OF_TEXT, IM_END, make_tokenizer
+from tokenizer import CONTROL_TOKENS, END_OF_TEXT, IM_END, id_count, make_tokenizer
 
 BUILT_IN = {"max_length": 512, "batch_size": 32, "learning_rate": 2e-3, "num_epochs": 1}
 BOOKS = {"max_length": 192, "batch_size": 8, "learning_rate": 1e-3, "num_epochs": 4}
@@ -175,12 +175,12 @@ def first_characters(documents, limit: int):
             return
 
 
-def make_documents(args: argparse.Namespace):
-    """The (prompt, text) pairs to train on, from the start at every call."""
+def make_documents(args: argparse.Namespace, purpose: str):
+    """The (prompt, text) pairs to train on, from the start at every call, with a progress bar that names the purpose."""
     if args.text:
         return read_texts(args.text, Path("runs/downloads"))
     corpus = training_documents(args.seed)
-    return (next(corpus) for _ in tqdm(range(args.num_documents), desc="writing the corpus", unit=" documents"))
+    return (next(corpus) for _ in tqdm(range(args.num_documents), desc=f"corpus for the {purpose}", unit=" documents"))
 
 
 def prepare(args: argparse.Namespace, work: Path) -> None:
@@ -190,11 +190,11 @@ def prepare(args: argparse.Namespace, work: Path) -> None:
         tokenizer = load_initial(args).tokenizer
     else:
         make_config(args)  # an impossible shape is an error before any text is read
-        texts = first_characters(make_documents(args), TOKENIZER_CHARACTERS)
+        texts = first_characters(make_documents(args, "tokenizer"), TOKENIZER_CHARACTERS)
         tokenizer = make_tokenizer(args.tokenizer, texts, args.vocab_size)
     write_aside(work / "tokenizer.json", lambda path: tokenizer.save(str(path)))
     ids = {"bos_id": tokenizer.token_to_id(END_OF_TEXT), "eos_id": tokenizer.token_to_id(IM_END)}
-    blocks = write_blocks(work / "train", make_documents(args), tokenizer, args.max_length, **ids)
+    blocks = write_blocks(work / "train", make_documents(args, "training"), tokenizer, args.max_length, **ids)
     if args.text:
         blocks.split()  # an error here, before anything is trained, if there is too little
     else:
@@ -378,7 +378,7 @@ def make_model(args: argparse.Namespace, tokenizer_path: Path) -> GeneratorTrans
     tokenizer = Tokenizer.from_file(str(tokenizer_path))
     config = make_config(
         args,
-        vocab_size=tokenizer.get_vocab_size(),
+        vocab_size=id_count(tokenizer),
         bos_token_id=tokenizer.token_to_id(END_OF_TEXT),
         eos_token_id=tokenizer.token_to_id(IM_END),
     )
@@ -518,7 +518,7 @@ def main() -> None:
             print(f"\nstopped; go on with: python train_generator.py --output {args.output} --resume", file=sys.stderr)
         sys.exit(130)
     except (ValueError, OSError, RuntimeError, FloatingPointError) as error:  # RuntimeError: torch's, for too little memory
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(1)
 
 

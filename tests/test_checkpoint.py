@@ -12,7 +12,7 @@ from common import CHECKPOINT, PROMPTS, load_model, prompt_ids
 from corpus.chatml import STORYTELLER, chatml
 from corpus.stories import held_out_story
 from corpus.transfers import held_out_transfer
-from evaluate_generator import answer, keeps_hero, most_repeated
+from evaluate_generator import keeps_hero, most_repeated, respond, summarize
 from generator import GeneratorTransformer
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "generator"
@@ -40,13 +40,13 @@ def test_transformers_opens_it_with_nothing_missing_and_the_same_logits(loaded):
 
 
 def test_greedy_answers_the_transfer_of_the_exercise_exactly(loaded):
-    text, ended = answer(loaded, PROMPTS["json"], temperature=0)
+    text, ended = respond(loaded, PROMPTS["json"], temperature=0)
     assert (text, ended) == ('{"contractor": "Mike", "sum": 100.50, "currency": "RUB"}', True)
     assert json.loads(text, parse_float=Decimal)["sum"] == Decimal("100.50")
 
 
 def test_greedy_tells_of_sonic_the_tiny_hedgehog_and_ends(loaded):
-    text, ended = answer(loaded, PROMPTS["hedgehog"], temperature=0)
+    text, ended = respond(loaded, PROMPTS["hedgehog"], temperature=0)
     assert ended and 100 <= len(text.split()) <= 250
     assert "tiny hedgehog" in text and text.count("Sonic") >= 2 and most_repeated(text) < 3
 
@@ -55,14 +55,14 @@ def test_it_copies_what_it_never_saw(loaded):
     """Held-out names and amounts: a model that remembers instead of copying fails here. 500 are in evaluation.json."""
     rng = random.Random("test")
     transfers = [held_out_transfer(rng) for _ in range(60)]
-    right = [answer(loaded, t.document().prompt, temperature=0) == (t.json, True) for t in transfers]
+    right = [respond(loaded, t.document().prompt, temperature=0) == (t.json, True) for t in transfers]
     assert sum(right) >= 57
 
 
 def test_its_stories_end_and_keep_their_hero(loaded):
     rng = random.Random("test")
     stories = [held_out_story(rng) for _ in range(12)]
-    texts = [answer(loaded, chatml(STORYTELLER, s.request), seed=i, temperature=0.8, top_p=0.95)
+    texts = [respond(loaded, chatml(STORYTELLER, s.request), seed=i, temperature=0.8, top_p=0.95)
              for i, s in enumerate(stories)]
     assert sum(ended for _, ended in texts) >= 11
     assert sum(keeps_hero(text, story.hero) for (text, _), story in zip(texts, stories, strict=True)) >= 10
@@ -91,9 +91,13 @@ def test_the_shipped_evaluation_is_of_the_shipped_checkpoint_and_holds_its_bars(
     """The README quotes this file: it must be of these weights, and its summary must follow from its rows."""
     content = json.loads((RESULTS / "evaluation.json").read_text("utf-8"))
     assert content["model"] == loaded.identity
-    exact = [row["text"] == row["expected"] for row in content["transfers"]]
-    assert len(exact) == 500 and content["summary"]["transfers_exact"] == sum(exact) / 500 >= 0.99
+    for row in content["transfers"]:
+        row["exact"] = row["text"] == row["expected"]
+    for row in content["stories"]:
+        row["most_repeated"] = most_repeated(row["text"])
     summary = content["summary"]
+    assert summary == {**summarize(content["transfers"], content["stories"]), "seconds": summary["seconds"]}
+    assert summary["transfers"] == 500 and summary["transfers_exact"] >= 0.99
     assert summary["stories"] == 200 and summary["stories_ended"] >= 0.98
     assert summary["stories_keeping_name_and_animal"] >= 0.97
     assert summary["distinct_first_sentences"] >= 190 and summary["most_repeats_of_a_sentence"] < 3

@@ -514,7 +514,8 @@ def test_reading_a_shared_beginning_once_changes_neither_loss_nor_gradients():
     targets[:, :12] = -100
     assert common_prefix(input_ids, targets) == 9
     gradients = []
-    for loss in (model(input_ids, targets=targets).loss, Training.loss(SimpleNamespace(model=model, parallel=model), input_ids, targets)):
+    training = SimpleNamespace(model=model, parallel=model)
+    for loss in (model(input_ids, targets=targets).loss, Training.loss(training, input_ids, targets)):
         model.zero_grad()
         loss.backward()
         gradients.append([loss.detach(), *(weight.grad.clone() for weight in model.parameters())])

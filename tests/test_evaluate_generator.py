@@ -1,0 +1,43 @@
+"""evaluate_generator.py: what counts as a kept hero and a repeated sentence, and that README.md quotes the result."""
+
+from pathlib import Path
+
+from corpus.stories import Hero
+from evaluate_generator import keeps_hero, most_repeated, summarize
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_a_hero_is_kept_only_as_whole_words_at_both_ends():
+    """"share" is no hare and "Time" is no Tim: such texts once counted as kept."""
+    hero = Hero("Tim", "hare", "shy", "he")
+    assert keeps_hero("Tim the hare ran. He ran and ran. So Tim was a happy hare.", hero)
+    assert not keeps_hero("Time to share, it said. He ran and ran. Time to share.", hero)
+    assert not keeps_hero("Tim the hare ran. He ran and ran and ran and ran. Then came Tom.", hero)
+
+
+def test_repeats_are_counted_by_sentence():
+    assert most_repeated('No. "Yes." No. Oh! No.') == 3
+    assert most_repeated("") == 0
+
+
+def test_the_summary_follows_from_the_rows():
+    transfers = [{"exact": True}, {"exact": False}]
+    story = {"ended": True, "kept": True, "first_sentence": "A.", "most_repeated": 1, "text": "A. B."}
+    summary = summarize(transfers, [story, {**story, "kept": False, "first_sentence": "C."}])
+    assert (summary["transfers_exact"], summary["stories_keeping_name_and_animal"]) == (0.5, 0.5)
+    assert (summary["distinct_first_sentences"], summary["median_words"]) == (2, 2)
+
+
+def test_an_empty_answer_is_a_row_like_any_other(monkeypatch):
+    """A model that ends at once broke the evaluation of all others."""
+    import evaluate_generator
+
+    monkeypatch.setattr(evaluate_generator, "respond", lambda *_, **__: ("", True))
+    (row,) = evaluate_generator.evaluate_stories(None, 1)
+    assert row["first_sentence"] == "" and not row["kept"]
+
+
+def test_the_readme_quotes_the_table_of_the_evaluation():
+    table = (ROOT / "results" / "generator" / "evaluation.md").read_text("utf-8")
+    assert table in (ROOT / "README.md").read_text("utf-8")
