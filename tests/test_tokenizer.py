@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 
 from corpus import training_documents
 from generator import GeneratorConfig, GeneratorTransformer
-from tokenizer import CONTROL_TOKENS, UNKNOWN, make_tokenizer
+from tokenizer import CONTROL_TOKENS, UNKNOWN, id_count, make_tokenizer
 
 QWEN = Path(__file__).parents[2] / "shared/data/qwen2.5-tokenizer"
 KINDS = ("bpe", "char", "word")
@@ -221,3 +221,18 @@ def test_a_vocabulary_that_cannot_hold_the_alphabet_is_a_one_line_value_error(ki
     """Not a tokenizer of more tokens than were asked for."""
     with pytest.raises(ValueError, match=f"^--vocab-size {size} cannot hold .*$"):
         make_tokenizer(kind, ["a story"], size)
+
+
+def test_truncation_and_padding_saved_with_a_tokenizer_are_off(bpe, tmp_path):
+    """They silently dropped text, or trained on padding: a piece of a book is far longer than any such limit."""
+    limited = Tokenizer.from_str(bpe.to_str())
+    limited.enable_truncation(4)
+    limited.enable_padding(length=64)
+    limited.save(str(tmp_path / "tokenizer.json"))
+    text = "Once upon a time there was a hedgehog."
+    assert make_tokenizer(str(tmp_path / "tokenizer.json"), [], 1).encode(text).ids == bpe.encode(text).ids
+
+
+def test_ids_with_a_gap_all_get_an_embedding():
+    """The vocabulary's size was taken for the highest id: a foreign file with a gap then ran out of range."""
+    assert id_count(Tokenizer(models.WordLevel({"a": 0, "b": 7}, unk_token="a"))) == 8
