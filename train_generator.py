@@ -152,8 +152,7 @@ class Metrics:
             right.plot(steps, [100 * row["transfer_accuracy"] for row in checks], "s--", color="#009e73",
                        label="held-out transfers exact (right axis)")  # fmt: skip
             right.set(ylabel="%", ylim=(0, 100))
-            axes.plot([], [], "s--", color="#009e73", label="held-out transfers exact (right axis)")
-        axes.legend(loc="center right")
+        figure.legend(loc="outside lower center", ncols=3)
         write_aside(self.picture, lambda path: figure.savefig(path, format="png", dpi=120))
         plt.close(figure)
 

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def test_a_hero_is_kept_only_as_whole_words_at_both_ends():
     """"share" is no hare and "Time" is no Tim: such texts once counted as kept."""
     hero = Hero("Tim", "hare", "shy", "he")
-    assert keeps_hero("Tim the hare ran. He ran and ran. So Tim was a happy hare.", hero)
+    assert keeps_hero("Tim the hare ran. He ran and ran, all day long. So Tim the hare won.", hero)
     assert not keeps_hero("Time to share, it said. He ran and ran. Time to share.", hero)
     assert not keeps_hero("Tim the hare ran. He ran and ran and ran and ran. Then came Tom.", hero)
 
