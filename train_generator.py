@@ -166,7 +166,7 @@ def computing_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def first_characters(documents, limit: int):
-    """Prompts and texts of the documents until they have `limit` characters."""
+    """Prompts and texts of the first documents, until the texts have `limit` characters."""
     for prompt, text in documents:
         yield from (part for part in (prompt, text) if part)
         limit -= len(text)

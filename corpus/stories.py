@@ -94,9 +94,9 @@ def expand(template: str, slots: dict[str, str], rng: random.Random) -> str:
         value = slots[match[2]] if match[2] in slots else capitalise(slots[match[2].lower()])
         return f"{capitalise(article(value)) if match[1] == 'A ' else article(value)} {value}" if match[1] else value
 
-    while CHOICE.search(template):
-        template = CHOICE.sub(lambda match: rng.choice(match[1].split("|")), template)
-    while SLOT.search(template):
+    while CHOICE.search(template) or SLOT.search(template):  # what fills a slot can hold choices and slots of its own
+        while CHOICE.search(template):
+            template = CHOICE.sub(lambda match: rng.choice(match[1].split("|")), template)
         template = SLOT.sub(fill, template)
     return template
 
@@ -133,7 +133,7 @@ def tell(plot: Plot, slots: dict[str, str], rng: random.Random) -> str:
         if beat[0] == "--":
             paragraphs.append([])
         if (line := rng.choice(beat[beat[0] == "--" :])) != "-":
-            paragraphs[-1].append(expand(expand(line, slots, rng), slots, rng))
+            paragraphs[-1].append(expand(line, slots, rng))
     text = "\n\n".join(" ".join(paragraph) for paragraph in paragraphs if paragraph)
     return SENTENCE_START.sub(lambda match: match[1] + match[2].upper(), text)
 
