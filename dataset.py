@@ -288,11 +288,12 @@ class _Cutter:
         self.start, self.loss_start, self.borders = end - 1, end, self.borders[targets:]
 
 
-def epoch_batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
-    """The epoch's batches in their order: indices of blocks, each block in one batch, only one batch not full.
+def epoch_batches(lengths: np.ndarray, batch_size: int, batch_tokens: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """The epoch's batches in their order: indices of blocks, each block in one batch.
 
-    The order is drawn from (seed, epoch) alone, so a training resumes at batch k with `[k:]`. To keep padding small,
-    each POOL batches of the shuffled blocks are cut from blocks sorted by length, and shuffled again.
+    A batch holds at most `batch_size` blocks and, padding included, at most `batch_tokens` tokens, but at least one
+    block. The order is drawn from (seed, epoch) alone, so a training resumes at batch k with `[k:]`. To keep padding
+    small, each POOL * batch_size of the shuffled blocks are sorted by length and cut, and the batches shuffled again.
     """
     rng = np.random.Generator(np.random.PCG64([seed, epoch]))
     order = rng.permutation(len(lengths))
@@ -300,8 +301,12 @@ def epoch_batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -
     for start in range(0, len(order), POOL * batch_size):
         pool = order[start : start + POOL * batch_size]
         pool = pool[np.argsort(lengths[pool], kind="stable")]
-        cuts = range(0, len(pool), batch_size)
-        result += [pool[cut : cut + batch_size] for cut in rng.permutation(cuts)]
+        cuts = [0]
+        while cuts[-1] < len(pool):
+            widths = lengths[pool[cuts[-1] :][:batch_size]]  # ascending: the last one is the width of the batch
+            fitting = np.count_nonzero(widths * np.arange(1, len(widths) + 1) <= batch_tokens)
+            cuts.append(cuts[-1] + max(1, fitting))
+        result += [pool[cuts[i] : cuts[i + 1]] for i in rng.permutation(len(cuts) - 1)]
     return result
 
 
@@ -320,11 +325,11 @@ def collate(rows: list[tuple[torch.Tensor, int]]) -> tuple[torch.Tensor, torch.T
 
 
 def batches(
-    blocks: TokenBlocks, batch_size: int, seed: int, epoch: int, start: int = 0, rank: int = 0, world: int = 1
+    blocks: TokenBlocks, order: list[np.ndarray], rank: int = 0, world: int = 1
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """(input_ids, targets) of an epoch from batch `start` on; of `world` processes, the rows of the one at `rank`.
+    """(input_ids, targets) of each batch that `epoch_batches` ordered; of `world` processes, the rows of the one at `rank`.
 
-    A last batch of fewer rows than processes leaves some of them with none: tensors of shape (0, 0).
+    A batch of fewer rows than processes leaves some of them with none: tensors of shape (0, 0).
     """
-    for indices in epoch_batches(blocks.lengths, batch_size, seed, epoch)[start:]:
+    for indices in order:
         yield collate([blocks[block] for block in indices[rank::world]])

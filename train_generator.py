@@ -27,12 +27,12 @@ from tqdm import tqdm
 from transformers import DynamicCache
 
 from corpus import held_out_documents, training_documents
-from dataset import IGNORED, TokenBlocks, batches, collate, read_texts, write_blocks
+from dataset import IGNORED, TokenBlocks, batches, collate, epoch_batches, read_texts, write_blocks
 from generator import GeneratorConfig, GeneratorTransformer, write_aside, write_text
 from tokenizer import CONTROL_TOKENS, END_OF_TEXT, IM_END, id_count, make_tokenizer
 
-BUILT_IN = {"max_length": 512, "batch_size": 32, "learning_rate": 2e-3, "num_epochs": 1}
-BOOKS = {"max_length": 192, "batch_size": 8, "learning_rate": 1e-3, "num_epochs": 4}
+BUILT_IN = {"max_length": 512, "batch_size": 32, "batch_tokens": 4096, "learning_rate": 2e-3, "num_epochs": 1}
+BOOKS = {"max_length": 192, "batch_size": 8, "batch_tokens": 1_000_000, "learning_rate": 1e-3, "num_epochs": 4}
 TOKENIZER_CHARACTERS = 50_000_000  # a tokenizer learns nothing new from more
 HELD_OUT_TRANSFERS, HELD_OUT_STORIES = 500, 100
 VALIDATION_WINDOWS = 2500  # at most: a tenth of a large text would take longer to evaluate on than to train on
@@ -58,6 +58,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     model.add_argument("--dropout", type=share, default=0.0, help="share of each block's output dropped (%(default)s)")
     training = parser.add_argument_group("training")
     training.add_argument("--batch-size", type=positive_int, help="windows in a step, over all processes (32; with --text 8)")
+    training.add_argument("--batch-tokens", type=positive_int, metavar="TOKENS",
+                          help="at most in a step: fewer windows where they are long (4096; with --text 1000000)")  # fmt: skip
     training.add_argument("--learning-rate", type=positive_float, help="at its highest (2e-3; with --text 1e-3)")
     training.add_argument("--num-epochs", type=positive_int, help="times through the data (1; with --text 4)")
     training.add_argument("--max-loss-gap", type=positive_float, default=math.inf, metavar="NATS",
@@ -229,8 +231,8 @@ class Training:
         self.model = make_model(args, work / "tokenizer.json").to(self.device)
         self.optimizers = make_optimizers(self.model)
         self.dtype = computing_dtype(args.dtype, self.device)
-        self.steps_per_epoch = math.ceil(len(self.train) / args.batch_size)
-        self.num_steps = args.num_epochs * self.steps_per_epoch
+        self.epoch_ends = np.cumsum([len(self.order(epoch)) for epoch in range(args.num_epochs)])  # in steps
+        self.num_steps = int(self.epoch_ends[-1])
         self.step, self.best, self.seconds = 0, math.inf, 0.0
         self.losses = []  # of the steps since the last evaluation
         self.accelerator, self.parallel = accelerator, accelerator.prepare(self.model)
@@ -262,12 +264,16 @@ class Training:
         rise = min(1.0, (self.step + 1) / (WARMUP * self.num_steps))
         return self.args.learning_rate * rise * min(1.0, (1 - done) / DECAY)
 
+    def order(self, epoch: int) -> list[np.ndarray]:
+        args = self.args
+        return epoch_batches(self.train.lengths, args.batch_size, args.batch_tokens, args.seed, epoch)
+
     def batches(self):
         """(input_ids, targets) of every step still to come: this process's rows of each batch."""
-        rank, world = self.accelerator.process_index, self.accelerator.num_processes
         while self.step < self.num_steps:
-            epoch, start = divmod(self.step, self.steps_per_epoch)
-            yield from batches(self.train, self.args.batch_size, self.args.seed, epoch, start, rank, world)
+            epoch = int(np.searchsorted(self.epoch_ends, self.step, side="right"))
+            to_come = self.order(epoch)[self.step - self.epoch_ends[epoch] :]
+            yield from batches(self.train, to_come, self.accelerator.process_index, self.accelerator.num_processes)
 
     def autocast(self):
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
@@ -503,7 +509,7 @@ def describe(training: Training) -> str:
         f"training {sum(weight.numel() for weight in model.parameters()):,} parameters ({config.num_hidden_layers} layers "
         f"of {config.hidden_size}, vocabulary {config.vocab_size:,}) on {len(train):,} windows of at most "
         f"{args.max_length} tokens, {train.lengths.sum():,} in all; validating on {len(training.validation):,}\n"
-        f"{training.num_steps:,} steps of {args.batch_size} windows, {args.num_epochs} epochs, "
+        f"{training.num_steps:,} steps of at most {args.batch_size} windows, {args.num_epochs} epochs, "
         f"{str(training.dtype).removeprefix('torch.')} on {training.device}, {torch.get_num_threads()} threads"
     )
 

@@ -10,7 +10,7 @@ from corpus.chatml import Document
 from corpus.stories import held_out_story, training_story
 from corpus.transfers import held_out_transfer, training_transfer
 
-STORY_SHARE = 0.25  # of the documents; a story is about three times as long as a transfer
+STORY_SHARE = 0.15  # of the documents; a story is about three times as long as a transfer
 
 
 def training_documents(seed: int) -> Iterator[Document]:

@@ -373,10 +373,12 @@ def written_amount(rng: random.Random, currency: Currency, whole: int, minor: in
     return as_decimal(rng, currency, whole, minor)
 
 
-def written_contractor(rng: random.Random, contractor: str) -> str:
-    """The contractor as a user would write it: mostly well."""
+def written_contractor(rng: random.Random, contractor: str, held_out: bool) -> str:
+    """The contractor as a user would write it: mostly well. Training shows the other spellings more often: they take longer
+    to learn."""
+    small, capitals = (0.06, 0.04) if held_out else (0.13, 0.13)
     draw = rng.random()
-    return contractor.lower() if draw < 0.06 else contractor.upper() if draw < 0.1 else contractor
+    return contractor.lower() if draw < small else contractor.upper() if draw < small + capitals else contractor
 
 
 def sentence(rng: random.Random) -> str:
@@ -424,9 +426,9 @@ def fits(frame: str, contractor: str, normal: bool, amount: str) -> bool:
     return normal or not after or after[0] in ",.;:?"
 
 
-def composed(rng: random.Random, contractor: str, amount: str) -> str:
+def composed(rng: random.Random, contractor: str, amount: str, held_out: bool) -> str:
     """The whole request."""
-    name = written_contractor(rng, contractor)
+    name = written_contractor(rng, contractor, held_out)
     while not fits(frame := sentence(rng), contractor, name == contractor, amount):
         pass
     end = "" if frame.endswith("?") else rng.choice(("", "", "", "", "", "", ".", ".", ".", ".", ".", "!"))
@@ -449,7 +451,7 @@ def drawn_transfer(rng: random.Random, held_out: bool) -> Transfer:
         while reserved(total := f"{whole}.{minor:02}") != held_out:
             whole, minor = drawn_amount(rng, currency)
         if (contractor, total, currency.code) != EXERCISE:
-            request = composed(rng, contractor, written_amount(rng, currency, whole, minor))
+            request = composed(rng, contractor, written_amount(rng, currency, whole, minor), held_out)
             return Transfer(request, contractor, total, currency.code)
 
 

@@ -94,7 +94,7 @@ def test_every_token_is_a_target_exactly_once(tmp_path_factory, documents, slack
     in_order = [collate([blocks[block]]) for block in range(len(blocks))]
     assert [token for _, targets in in_order for token in counted(targets)] == expected
     assert all(1 <= input_ids.shape[1] <= max_length for input_ids, _ in in_order)
-    shuffled = batches(blocks, batch_size, seed=1, epoch=epoch)
+    shuffled = batches(blocks, epoch_batches(blocks.lengths, batch_size, 60, seed=1, epoch=epoch))
     assert Counter(token for _, targets in shuffled for token in counted(targets)) == Counter(expected)
 
 
@@ -177,27 +177,34 @@ def random_blocks(n_blocks: int) -> TokenBlocks:
 
 def test_an_epoch_is_a_seeded_permutation_with_little_padding():
     lengths = random_blocks(5000).lengths
-    order = epoch_batches(lengths, 8, seed=0, epoch=0)
+    order = epoch_batches(lengths, 8, 10**6, seed=0, epoch=0)
     assert sorted(np.concatenate(order)) == list(range(5000))
     assert sum(len(batch) != 8 for batch in order) == 0
-    assert [b.tolist() for b in order] == [b.tolist() for b in epoch_batches(lengths, 8, seed=0, epoch=0)]
-    for other in (epoch_batches(lengths, 8, seed=0, epoch=1), epoch_batches(lengths, 8, seed=1, epoch=0)):
+    assert [b.tolist() for b in order] == [b.tolist() for b in epoch_batches(lengths, 8, 10**6, seed=0, epoch=0)]
+    for other in (epoch_batches(lengths, 8, 10**6, seed=0, epoch=1), epoch_batches(lengths, 8, 10**6, seed=1, epoch=0)):
         assert [b.tolist() for b in order] != [b.tolist() for b in other]
     assert sum(lengths[batch].max() * len(batch) for batch in order) < 1.05 * lengths.sum()
 
 
-def test_resuming_at_a_batch_gives_the_tail_of_the_epoch():
-    blocks = random_blocks(101)
-    whole = list(batches(blocks, 4, seed=3, epoch=2))
-    tail = list(batches(blocks, 4, seed=3, epoch=2, start=7))
-    assert len(whole) == 26
-    assert all(torch.equal(a, b) for x, y in zip(whole[7:], tail, strict=True) for a, b in zip(x, y, strict=True))
+@pytest.mark.parametrize("batch_tokens", [1, 39, 100, 311])
+def test_long_blocks_go_in_smaller_batches(batch_tokens):
+    """Of blocks of 1 to 38 tokens, a batch holds as many as fit the limit with their padding, and at least one."""
+    lengths = random_blocks(3000).lengths
+    order = epoch_batches(lengths, 8, batch_tokens, seed=0, epoch=0)
+    assert sorted(np.concatenate(order)) == list(range(3000))
+    for batch in order:
+        assert 1 <= len(batch) <= 8
+        assert len(batch) == 1 or len(batch) * lengths[batch].max() <= batch_tokens
+    in_limit = sum(len(batch) == max(1, min(8, batch_tokens // lengths[batch].max())) for batch in order)
+    assert in_limit > 0.7 * len(order)  # but for where the next block would be longer
 
 
 def test_processes_share_each_batch():
     blocks = random_blocks(101)  # the last batch has one row, so one process gets none of it
-    whole = batches(blocks, 4, seed=0, epoch=0)
-    shares = [batches(blocks, 4, seed=0, epoch=0, rank=rank, world=2) for rank in range(2)]
+    order = epoch_batches(blocks.lengths, 4, 10**6, seed=0, epoch=0)
+    assert min(map(len, order)) == 1
+    shares = [batches(blocks, order, rank=rank, world=2) for rank in range(2)]
+    whole = batches(blocks, order)
     for (_, targets), *parts in zip(whole, *shares, strict=True):
         assert sorted(counted(targets)) == sorted(token for _, part in parts for token in counted(part))
         assert len(targets) == sum(len(part) for _, part in parts)
