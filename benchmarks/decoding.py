@@ -1,0 +1,144 @@
+"""Decoding speed beside `transformers.generate`: the same weights, prompts and lengths, in turn in one process.
+
+    python benchmarks/decoding.py
+    python benchmarks/decoding.py --model FOLDER --new-tokens 32 --rounds 1 --dtype bfloat16
+
+Times a single greedy stream, eight sampled rows, and the five tasks' runs, which ours does as one batch per prompt and
+`generate` one call per run. No text ends before its length. Prints, and writes to results/<model>/decoding_speed_<dtype>.json,
+the medians and the ratios, theirs over ours: above 1 ours is faster.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import task2_sampling  # noqa: E402
+import task3_temperature  # noqa: E402
+import task4_nucleus  # noqa: E402
+from common import (  # noqa: E402
+    PROMPTS,
+    add_model_flags,
+    find_folder,
+    load_model,
+    make_row,
+    one_line_errors,
+    prompt_ids,
+    run_facts,
+    setting_type,
+    short_name,
+    token_by_token,
+)
+from generator import write_text  # noqa: E402
+from task1_greedy import choose as choose_greedy  # noqa: E402
+from task5_beam import beam_search  # noqa: E402
+
+NO_EOS = frozenset()
+TEMPERATURES = (0.001, 0.1, 0.5, 1.0, 10.0)
+NUCLEI = ((1.0, 0.9), (1.0, 0.15), (0.5, 0.9), (0.5, 0.15))
+BEAMS = ((1, 1.0), (4, 1.0), (4, 0.5), (4, 2.0), (8, 1.0))
+
+
+def our_rows(loaded, ids, choose, settings, new_tokens):
+    """The texts of some settings, one row each, in one batch."""
+    rows = [make_row(0, "speed", setting, number) for number, setting in enumerate(settings)]
+    unending = loaded._replace(eos_ids=NO_EOS)
+    for _ in token_by_token(choose)(unending, ids, rows, new_tokens, tick=lambda length: None):
+        pass
+
+
+def our_beams(loaded, ids, new_tokens):
+    """One search per number of beams: the length penalties share it."""
+    for num_beams in dict.fromkeys(num_beams for num_beams, _ in BEAMS):
+        beam_search(loaded.model, ids, num_beams, NO_EOS, new_tokens)
+
+
+def our_tasks(loaded, prompts, new_tokens):
+    for ids in prompts:
+        our_rows(loaded, ids, choose_greedy, [{}], new_tokens)
+        our_rows(loaded, ids, task2_sampling.choose, [{}] * 3, new_tokens)
+        our_rows(loaded, ids, task3_temperature.choose, [{"temperature": t} for t in TEMPERATURES], new_tokens)
+        our_rows(loaded, ids, task4_nucleus.choose, [{"temperature": t, "top_p": p} for t, p in NUCLEI], new_tokens)
+        our_beams(loaded, ids, new_tokens)
+
+
+def generate(model, ids, new_tokens, **settings):
+    """transformers' own, with nothing of a generation config in its way and no end before the length."""
+    model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=new_tokens, eos_token_id=None, pad_token_id=0,
+                   **{"do_sample": False, "top_k": 0, "top_p": 1.0, "temperature": 1.0, **settings})  # fmt: skip
+
+
+def their_tasks(model, prompts, new_tokens):
+    for ids in prompts:
+        generate(model, ids, new_tokens)
+        for _ in range(3):
+            generate(model, ids, new_tokens, do_sample=True)
+        for temperature in TEMPERATURES:
+            generate(model, ids, new_tokens, do_sample=True, temperature=temperature)
+        for temperature, top_p in NUCLEI:
+            generate(model, ids, new_tokens, do_sample=True, temperature=temperature, top_p=top_p)
+        for num_beams, length_penalty in BEAMS:
+            generate(model, ids, new_tokens, num_beams=num_beams, length_penalty=length_penalty)
+
+
+def open_theirs(name, dtype):
+    from transformers import AutoModelForCausalLM, GenerationConfig
+
+    model = AutoModelForCausalLM.from_pretrained(find_folder(name), dtype=getattr(torch, dtype)).eval()
+    model.generation_config = GenerationConfig()
+    return model
+
+
+def seconds(work) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--new-tokens", type=setting_type("max_new_tokens"), default=128, help="(%(default)s)")
+    parser.add_argument("--rounds", type=setting_type("samples"), default=5, help="of which the median counts (%(default)s)")
+    add_model_flags(parser)
+    args = parser.parse_args()
+    with one_line_errors():
+        loaded, theirs = load_model(args.model, args.device, args.dtype), open_theirs(args.model, args.dtype)
+        prompts, new = [prompt_ids(loaded.tokenizer, name) for name in PROMPTS], args.new_tokens
+        story = prompts[0]
+        works = {
+            "one greedy stream": (
+                lambda: our_rows(loaded, story, choose_greedy, [{}], new),
+                lambda: generate(theirs, story, new)),
+            "eight sampled rows": (
+                lambda: our_rows(loaded, story, task2_sampling.choose, [{}] * 8, new),
+                lambda: generate(theirs, story, new, do_sample=True, num_return_sequences=8)),
+            "the five tasks": (
+                lambda: our_tasks(loaded, prompts, new),
+                lambda: their_tasks(theirs, prompts, new)),
+        }  # fmt: skip
+        rows = []
+        for name, pair in works.items():
+            if name != "the five tasks":
+                [work() for work in pair]  # once unmeasured, to warm up
+            times = [[seconds(work) for work in pair] for _ in tqdm(range(args.rounds), desc=name)]
+            ours, other = (statistics.median(column) for column in zip(*times, strict=True))
+            ratio = statistics.median(b / a for a, b in times)
+            rows.append({"work": name, "seconds": [round(ours, 3), round(other, 3)], "ratio": round(ratio, 2)})
+            print(json.dumps(rows[-1]), flush=True)
+        content = {"model": loaded.identity, **run_facts(args), "new_tokens": new, "rounds": args.rounds, "first": "ours",
+                   "rows": rows}  # fmt: skip
+        path = args.results / short_name(args.model) / f"decoding_speed_{args.dtype}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
