@@ -8,12 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from common import CHECKPOINT, PROMPTS, load_model, prompt_ids
+import task1_greedy
+import task2_sampling
+import task3_temperature
+import task4_nucleus
+from common import CHECKPOINT, PROMPTS, decode, load_model, make_row, prompt_ids
 from corpus.chatml import STORYTELLER, chatml
 from corpus.stories import held_out_story
 from corpus.transfers import held_out_transfer
 from evaluate_generator import keeps_hero, most_repeated, respond, summarize
 from generator import GeneratorTransformer
+from task5_beam import beam_search, rank
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "generator"
 
@@ -77,17 +82,50 @@ def test_generate_of_the_loaded_class_gives_the_same_json():
     assert model.generate(PROMPTS["json"], temperature=0) == '{"contractor": "Mike", "sum": 100.50, "currency": "RUB"}'
 
 
-def test_the_shipped_greedy_results_are_what_the_checkpoint_gives(loaded):
-    """Another processor may round otherwise: a token may differ from the best only by less than 1e-4 in its logit."""
-    runs = json.loads((RESULTS / "task1_greedy.json").read_text("utf-8"))["runs"]
-    assert {run["prompt"] for run in runs} == set(PROMPTS)
-    for run in runs:
-        prompt = prompt_ids(loaded.tokenizer, run["prompt"])
-        written = torch.tensor([run["token_ids"]])
-        with torch.no_grad():
-            logits = loaded.model(torch.cat([prompt, written[:, :-1]], dim=1)).logits[0, prompt.shape[1] - 1 :]
-        chosen = logits.gather(1, written[0][:, None])[:, 0]
-        assert (logits.max(dim=-1).values - chosen).max() < 1e-4
+def shipped_runs(loaded, task):
+    """The runs of a task's shipped results, which must be of the shipped weights."""
+    content = json.loads((RESULTS / f"{task}.json").read_text("utf-8"))
+    assert content["model"] == loaded.identity
+    assert {run["prompt"] for run in content["runs"]} == set(PROMPTS)
+    return content["runs"]
+
+
+@pytest.mark.parametrize(("task", "choose"), [
+    ("task1_greedy", task1_greedy.choose), ("task2_sampling", task2_sampling.choose),
+    ("task3_temperature", task3_temperature.choose), ("task4_nucleus", task4_nucleus.choose)])  # fmt: skip
+def test_the_shipped_texts_are_what_the_checkpoint_gives(loaded, task, choose):
+    """Every token is the strategy's choice. Another processor may round otherwise: where the choice is another token, the
+    shipped one must become the choice when its logit is raised by 1e-4."""
+    for run in shipped_runs(loaded, task):
+        if run["sample"] > 1 or run["new_tokens"] > 400:
+            continue
+        row = make_row(run["seed"], run["prompt"], run["parameters"], run["sample"])
+        shipped = iter(run["token_ids"])
+
+        def follow(logits, rows, row=row, shipped=shipped):
+            token, state = torch.tensor([next(shipped)]), row.generator.get_state()
+            if not torch.equal(choose(logits, rows), token):
+                row.generator.set_state(state)
+                nudged = logits.clone()
+                nudged[0, token] += 1e-4
+                assert torch.equal(choose(nudged, rows), token)
+            return token
+
+        ids = prompt_ids(loaded.tokenizer, run["prompt"])
+        events = list(decode(loaded.model, ids, follow, [row], loaded.eos_ids, run["max_new_tokens"]))
+        assert [token for _, token, _ in events] == run["token_ids"]
+
+
+def test_the_shipped_beams_are_what_the_checkpoint_gives(loaded):
+    """The winner of every length penalty; or, where another processor rounds otherwise, one as good within 1e-4."""
+    runs = [run for run in shipped_runs(loaded, "task5_beam") if run["parameters"]["num_beams"] == 4]
+    assert len(runs) == 6
+    for prompt in PROMPTS:
+        found = beam_search(loaded.model, prompt_ids(loaded.tokenizer, prompt), 4, loaded.eos_ids, 1000)
+        for run in runs:
+            if run["prompt"] == prompt:
+                score, best = rank(found, run["parameters"]["length_penalty"])[0]
+                assert best.ids == run["token_ids"] or abs(score - run["candidates"][0]["score"]) < 1e-4
 
 
 def test_the_shipped_evaluation_is_of_the_shipped_checkpoint(loaded):
