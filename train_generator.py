@@ -45,7 +45,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     data = parser.add_argument_group("data")
     data.add_argument("--text", nargs="+", metavar="PATH", help="books instead of the built-in corpus: files, folders, URLs")
-    data.add_argument("--num-documents", type=positive_int, default=170_000, help="size of the built-in corpus (%(default)s)")
+    data.add_argument("--num-documents", type=positive_int, default=125_000, help="size of the built-in corpus (%(default)s)")
     data.add_argument("--tokenizer", default="bpe", help="bpe (default), char, word, or the path of a tokenizer.json")
     data.add_argument("--vocab-size", type=positive_int, default=2048, help="tokens in a vocabulary trained here (%(default)s)")
     data.add_argument("--max-length", type=positive_int, help="tokens in a training window (512; with --text 192)")
