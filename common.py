@@ -260,11 +260,14 @@ def step(model, ids, cache):
 class Rows:
     """The texts being written: their ids (rows, T) and the cache of what the model has already read."""
 
-    def __init__(self, model, ids, context_len=None):
-        """Start with the prompt, ids (1, T); the context is the model's unless `context_len` is less."""
+    def __init__(self, model, ids, context_len=None, cache=None):
+        """Start with the prompt, ids (1, T); the context is the model's unless `context_len` is less.
+
+        A `cache` that holds the first tokens of `ids` is gone on with, and changed.
+        """
         from transformers.cache_utils import DynamicCache
 
-        self.model, self.ids, self.cache = model, ids, DynamicCache()
+        self.model, self.ids, self.cache = model, ids, DynamicCache() if cache is None else cache
         limits = [context_len, getattr(model.config, "max_position_embeddings", None), sys.maxsize]
         self.context = min(limit for limit in limits if limit)
 
@@ -288,7 +291,7 @@ class Rows:
         self.ids = torch.cat([self.ids, tokens[:, None]], dim=1)
 
 
-def decode(model, ids, choose, rows, eos_ids, max_new_tokens, context_len=None):
+def decode(model, ids, choose, rows, eos_ids, max_new_tokens, context_len=None, cache=None):
     """Continue one prompt, ids (1, T), as many times as there are rows; yield (number of the row, token, log_prob).
 
     `rows` is a list of anything; `choose(logits (n, vocab), the n rows still being written) -> tokens (n,)` is the
@@ -296,7 +299,7 @@ def decode(model, ids, choose, rows, eos_ids, max_new_tokens, context_len=None):
     the batch. log_prob is the token's own under the model's unchanged distribution, whatever the strategy.
     """
     live = list(range(len(rows)))
-    texts = Rows(model, ids, context_len)
+    texts = Rows(model, ids, context_len, cache)
     logits = texts.next_logits().expand(len(rows), -1)  # the prefill, once for all rows
     texts.select([0] * len(rows))
     for remaining in reversed(range(max_new_tokens)):
@@ -502,11 +505,12 @@ def parse_arguments(description, settings, samples):
     common.add_argument("--max-new-tokens", type=setting_type("max_new_tokens"), default=1000, metavar="N",
                         help="stop here if the model does not end by itself (default: %(default)s)")
     add_model_flags(common)
+    add_results_flag(common)
     return parser.parse_args()
 
 
 def add_model_flags(parser):
-    """The flags of every script that runs a model and writes results."""
+    """The flags of every script that runs a model."""
     parser.add_argument("--model", default="generator", metavar="NAME",
                         help=f"generator (the checkpoint that comes with the project), qwen ({QWEN}), any name on the "
                              "Hugging Face hub, or a folder (default: %(default)s)")
@@ -514,6 +518,10 @@ def add_model_flags(parser):
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"],
                         help="16 bits are faster, but round so that a text may depend on its batch "
                              "(default: %(default)s)")
+
+
+def add_results_flag(parser):
+    """The flag of every script that writes results."""
     parser.add_argument("--results", type=Path, default=Path(__file__).resolve().parent / "results", metavar="FOLDER",
                         help="where <model>/<task>.json and .md are written (default: results/ beside this file)")
 

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from common import (
     add_model_flags,
+    add_results_flag,
     answer,
     load_model,
     one_line_errors,
@@ -116,6 +117,7 @@ def main() -> None:
     parser.add_argument("--transfers", type=setting_type("samples"), default=500, help="(%(default)s)")
     parser.add_argument("--stories", type=setting_type("samples"), default=200, help="(%(default)s)")
     add_model_flags(parser)
+    add_results_flag(parser)
     args = parser.parse_args()
     with one_line_errors():
         start = time.perf_counter()

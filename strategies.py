@@ -30,12 +30,13 @@ def choose(logits, rows):
 
 
 def continue_ids(model, ids, eos_ids, *, temperature=1.0, top_k=0, top_p=1.0, num_beams=1, length_penalty=1.0,
-                 seed=None, max_new_tokens=200, context_len=None):
+                 seed=None, max_new_tokens=200, context_len=None, cache=None, tick=lambda length: None):
     """The generated ids, one by one, of one continuation of ids (1, T); the last is an EOS unless the limit came first.
 
     Temperature 0 is greedy, top_k 0 and top_p 1 keep every token, no seed means other random numbers at every call.
-    More than one beam means beam search, which yields the whole winner at its end. Raises InputError, a ValueError,
-    for settings that cannot be, at the call and not at the first token.
+    More than one beam means beam search, which yields the whole winner at its end, and calls `tick(length)` meanwhile. A
+    `cache` that holds the first tokens of `ids` is gone on with, and changed. Raises InputError, a ValueError, for
+    settings that cannot be, at the call and not at the first token.
     """
     parameters = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
     for name, value in {**parameters, "num_beams": num_beams, "length_penalty": length_penalty,
@@ -49,16 +50,16 @@ def continue_ids(model, ids, eos_ids, *, temperature=1.0, top_k=0, top_p=1.0, nu
     if num_beams == 1:
         generator = torch.Generator()
         generator.seed() if seed is None else generator.manual_seed(seed)
-        events = decode(model, ids, choose, [Row(parameters, 1, generator)], eos_ids, max_new_tokens, context_len)
+        events = decode(model, ids, choose, [Row(parameters, 1, generator)], eos_ids, max_new_tokens, context_len,
+                        cache)
         return (token for _, token, _ in events)
     if num_beams > model.config.vocab_size:
         raise InputError(f"num beams must be at most the vocabulary, {model.config.vocab_size}, not {num_beams}")
     if (top_k, top_p) != (0, 1):
         raise InputError("beam search draws nothing: leave top k and top p alone with more than one beam")
-    return best_beam(model, ids, eos_ids, num_beams, length_penalty, max_new_tokens, context_len)
+    return best_beam(model, ids, num_beams, length_penalty, eos_ids, max_new_tokens, context_len, cache, tick)
 
 
-def best_beam(model, ids, eos_ids, num_beams, length_penalty, max_new_tokens, context_len):
+def best_beam(model, ids, num_beams, length_penalty, *rest):
     """The ids of the beam search's winner, one by one."""
-    candidates = beam_search(model, ids, num_beams, eos_ids, max_new_tokens, context_len)
-    yield from rank(candidates, length_penalty)[0][1].ids
+    yield from rank(beam_search(model, ids, num_beams, *rest), length_penalty)[0][1].ids

@@ -22,12 +22,12 @@ class Candidate(NamedTuple):
     ended: bool
 
 
-def beam_search(model, ids, num_beams, eos_ids, max_new_tokens, context_len=None, tick=lambda length: None):
+def beam_search(model, ids, num_beams, eos_ids, max_new_tokens, context_len=None, cache=None, tick=lambda length: None):
     """Continue ids (1, T) until `num_beams` candidates ended, or to the limit, where the live ones are cut off.
 
     Returns every finished candidate, in the order of finishing; `tick(length)` is called after each token.
     """
-    texts, scores, finished = Rows(model, ids, context_len), torch.zeros(1, dtype=torch.float64), []
+    texts, scores, finished = Rows(model, ids, context_len, cache), torch.zeros(1, dtype=torch.float64), []
     for length in range(1, max_new_tokens + 1):
         # 1. Each live candidate offers its num_beams best continuations.        logits: (live, vocab)
         offers = texts.next_logits().log_softmax(dim=-1).topk(num_beams)

@@ -27,6 +27,7 @@ import task4_nucleus  # noqa: E402
 from common import (  # noqa: E402
     PROMPTS,
     add_model_flags,
+    add_results_flag,
     find_folder,
     load_model,
     make_row,
@@ -108,6 +109,7 @@ def main() -> None:
     parser.add_argument("--new-tokens", type=setting_type("max_new_tokens"), default=128, help="(%(default)s)")
     parser.add_argument("--rounds", type=setting_type("samples"), default=5, help="of which the median counts (%(default)s)")
     add_model_flags(parser)
+    add_results_flag(parser)
     args = parser.parse_args()
     with one_line_errors():
         loaded, theirs = load_model(args.model, args.device, args.dtype), open_theirs(args.model, args.dtype)
