@@ -169,7 +169,7 @@ def find_folder(name):
     hub_name = QWEN if name == "qwen" else name
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", hub_name):
         raise InputError(f"no model folder at {name}")
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import model_info, snapshot_download
 
     try:
         try:
@@ -178,8 +178,9 @@ def find_folder(name):
                 return cached
         except OSError:
             pass  # not in the cache: ask the hub
+        model_info(hub_name, timeout=5)  # snapshot_download would wait for ever for a hub that does not answer
         wanted = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
-        return Path(snapshot_download(hub_name, allow_patterns=wanted, etag_timeout=5))
+        return Path(snapshot_download(hub_name, allow_patterns=wanted))
     except Exception as error:  # no network, no such model, no permission, no space: each with a type of its own
         raise InputError(f"no model {name} here, in the Hugging Face cache or on the hub ({first_line(error)}): "
                          f"download it with `hf download {hub_name}`, point --model at a folder, "

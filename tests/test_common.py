@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -177,6 +178,17 @@ def test_the_same_seed_writes_the_same_texts(run_script, tmp_path):
     assert texts[0] == texts[1] != texts[2]
 
 
+def test_a_fresh_process_writes_the_same_texts(run_script, model_folder, tmp_path):
+    """Nothing may depend on what ran before, on hash randomisation or on a global generator."""
+    run_script("task4_nucleus.py")
+    command = [sys.executable, str(ROOT / "task4_nucleus.py"), "--model", str(model_folder), "--max-new-tokens", "8",
+               "--results", str(tmp_path / "fresh")]
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    here, fresh = (json.loads((tmp_path / place / model_folder.name / "task4_nucleus.json").read_text("utf-8"))["runs"]
+                   for place in ("results", "fresh"))
+    assert [run["token_ids"] for run in here] == [run["token_ids"] for run in fresh]
+
+
 def test_another_model_starts_the_file_anew(run_script, tmp_path):
     run_script("task1_greedy.py")
     path = tmp_path / "results" / "tiny" / "task1_greedy.json"
@@ -265,11 +277,22 @@ def test_a_broken_model_folder(how, model_folder, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_no_network_and_nothing_cached(tmp_path):
-    """In a process of its own, because the hub's settings are read once, at import."""
-    environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9"}
+@pytest.fixture(params=["refuses", "is silent"])
+def no_hub(request):
+    """The address of a hub that refuses connections, or takes them and never answers."""
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as server:
+        port = server.getsockname()[1]
+        if request.param == "refuses":
+            server.close()
+        yield f"http://127.0.0.1:{port}"
+
+
+def test_no_network_and_nothing_cached(no_hub, tmp_path):
+    """In a process of its own, because the hub's settings are read once, at import. A hub that takes connections and says
+    nothing once made `--model qwen` wait for ever."""
+    environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_ENDPOINT": no_hub}
     command = [sys.executable, str(ROOT / "task1_greedy.py"), "--model", "qwen", "--results", str(tmp_path / "results")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=40)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and not done.stdout
     assert "hf download Qwen/Qwen2.5-0.5B-Instruct" in done.stderr and "--model generator" in done.stderr
 
@@ -315,3 +338,19 @@ def test_qwen_takes_a_users_control_tokens_as_characters(qwen_tokenizer):
     ids = chat_ids(qwen_tokenizer, [("user", text)])[0].tolist()
     assert sum(ids.count(control) for control in (151643, 151644, 151645)) == 3
     assert text in qwen_tokenizer.decode(ids)
+
+
+def test_qwens_weights_give_what_others_published():
+    """Oracle: ten public solutions agree on the greedy JSON and on the beginning of the greedy story."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if not isinstance(try_to_load_from_cache(common.QWEN, "model.safetensors"), str):
+        pytest.skip(f"QWEN'S WEIGHTS ARE NOT HERE, NOTHING WAS COMPARED: `hf download {common.QWEN}` brings them")
+    loaded = load_model("qwen")
+    texts = {}
+    for name in common.PROMPTS:
+        events = decode(loaded.model, prompt_ids(loaded.tokenizer, name), choose, [None], loaded.eos_ids, 60)
+        texts[name] = common.answer(loaded, [token for _, token, _ in events])
+    assert texts["json"] == '{"contractor": "Mike", "sum": 105, "currency": "rubles"}'
+    assert texts["hedgehog"].startswith("Once upon a time, in a small, cozy village nestled in the heart of the forest, there "
+                                        "lived a tiny hedgehog named Sonic. Sonic was a curious and adventurous creature")
