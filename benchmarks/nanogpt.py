@@ -86,7 +86,7 @@ def main() -> None:
                 "layers": layers, "width": width, "heads": heads, "vocabulary": vocab, "rows": batch, "window": window,
                 "dtype": str(dtype).removeprefix("torch."),
                 "parameters": [sum(weight.numel() for weight in step[0].parameters()) for step in steps],
-                "tokens_per_second": [round(batch * window / statistics.median(column)) for column in zip(*rounds, strict=True)],
+                "tokens_per_second": [round(batch * window / statistics.median(times)) for times in zip(*rounds, strict=True)],
                 "ratio": round(statistics.median(theirs / ours for ours, _, theirs in rounds), 3),
                 "ratio_with_adamw_alone": round(statistics.median(theirs / ours for _, ours, theirs in rounds), 3),
             })  # fmt: skip

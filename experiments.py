@@ -1,0 +1,247 @@
+"""Measure what each strategy does: many seeds per setting, on the exercise's prompts and on held-out ones.
+
+    python experiments.py
+    python experiments.py --model qwen --seeds 20 --held-out 5
+
+Every figure comes with its 95 % interval. results/<model>/experiments.json is written after each setting; a run that
+was stopped goes on where it ended. Intervals of shares are Wilson's (1927), those of means percentile bootstraps.
+"""
+
+import argparse
+import json
+import random
+import time
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import binomtest, bootstrap
+from tqdm import tqdm
+
+from common import (
+    PROMPTS,
+    add_model_flags,
+    add_results_flag,
+    answer,
+    decode,
+    judge_json,
+    load_model,
+    make_row,
+    one_line_errors,
+    prompt_ids,
+    run_facts,
+    setting_type,
+    short_name,
+    writing,
+)
+from corpus.chatml import STORYTELLER, chatml
+from corpus.stories import Hero, held_out_story
+from corpus.transfers import held_out_transfer
+from evaluate_generator import keeps_hero
+from generator import write_text
+from strategies import choose
+from task5_beam import beam_search, rank
+
+TEMPERATURES = (0.001, 0.1, 0.5, 1.0, 10.0)  # the exercise's
+NUCLEI = ((1.0, 0.9), (1.0, 0.15), (0.5, 0.9), (0.5, 0.15))
+BEAMS = (1, 2, 4, 8, 16)
+PENALTIES = (0.0, 0.5, 1.0, 2.0)
+TEMPERATURE_SWEEP = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
+TOP_P_SWEEP = (0.05, 0.15, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
+OUTSIDE = 0.9  # a draw falls outside when the tokens more likely than it hold at least so much
+
+
+class Request(NamedTuple):
+    """A prompt, and what its answer is judged by: the JSON to be written, or the hero to be told of."""
+
+    prompt: str
+    expected: str | None
+    hero: Hero | None
+
+
+class Sample(NamedTuple):
+    """One answer and what was seen while it was written; log_prob, entropy (nats) and outside are means per token."""
+
+    text: str
+    tokens: int
+    ended: bool
+    log_prob: float
+    entropy: float
+    outside: float
+
+
+EXERCISE = (Request("hedgehog", None, Hero("Sonic", "hedgehog", "tiny", "he")),
+            Request("json", '{"contractor": "Mike", "sum": 100.50, "currency": "RUB"}', None))  # fmt: skip
+
+
+def held_out_requests(count: int) -> list[Request]:
+    """So many stories, and twice as many transfers, none of which training showed."""
+    rng = random.Random("experiments")
+    stories = [held_out_story(rng) for _ in range(count)]
+    transfers = [held_out_transfer(rng) for _ in range(2 * count)]
+    return [*(Request(chatml(STORYTELLER, story.request), None, story.hero) for story in stories),
+            *(Request(transfer.document().prompt, transfer.json, None) for transfer in transfers)]  # fmt: skip
+
+
+def settings() -> list[dict]:
+    """The exercise's settings and the sweeps between them, each once."""
+    found = [(temperature, 1.0) for temperature in (*TEMPERATURES, *TEMPERATURE_SWEEP)]
+    found += [*NUCLEI, *((temperature, 0.9) for temperature in TEMPERATURE_SWEEP), *((1.0, top_p) for top_p in TOP_P_SWEEP)]
+    return [{"temperature": t, "top_k": 0, "top_p": p} for t, p in dict.fromkeys(found)]
+
+
+# ------------------------------------------------------------------------------------------------------------ writing
+
+
+def draw(loaded, request: Request, setting: dict, seeds: int, max_new_tokens: int) -> list[Sample]:
+    """Answers to one request, one row each, in one batch."""
+    rows = [make_row(seed, request.prompt, setting, 1) for seed in range(seeds)]
+    seen = {id(row): [] for row in rows}  # of each row and step: entropy, and whether the draw fell outside
+
+    def watched(logits, live):
+        tokens = choose(logits, live)
+        log_probs = logits.log_softmax(dim=-1)  # (rows, vocab)
+        probs = log_probs.exp()
+        entropy = -(probs * log_probs).nan_to_num().sum(dim=-1)  # a probability of 0 adds nothing
+        above = (probs * (log_probs > log_probs.gather(1, tokens[:, None]))).sum(dim=-1)
+        for row, step in zip(live, zip(entropy.tolist(), (above >= OUTSIDE).tolist(), strict=True), strict=True):
+            seen[id(row)].append(step)
+        return tokens
+
+    ids, written, log_probs = prompt_ids(loaded.tokenizer, request.prompt), [[] for _ in rows], [0.0] * seeds
+    for i, token, log_prob in decode(loaded.model, ids, watched, rows, loaded.eos_ids, max_new_tokens):
+        written[i].append(token)
+        log_probs[i] += log_prob
+    return [Sample(answer(loaded, tokens), len(tokens), tokens[-1] in loaded.eos_ids, log_prob / len(tokens),
+                   *np.mean(seen[id(row)], axis=0).tolist())
+            for row, tokens, log_prob in zip(rows, written, log_probs, strict=True)]  # fmt: skip
+
+
+def search(loaded, request: Request, max_new_tokens: int) -> list[dict]:
+    """The winner of each number of beams and length penalty."""
+    ids, found = prompt_ids(loaded.tokenizer, request.prompt), []
+    for num_beams in BEAMS:
+        candidates = beam_search(loaded.model, ids, num_beams, loaded.eos_ids, max_new_tokens)
+        for penalty in PENALTIES:
+            score, best = rank(candidates, penalty)[0]
+            sample = Sample(answer(loaded, best.ids), len(best.ids), best.ended, best.log_prob / len(best.ids), 0.0, 0.0)
+            found.append({"num_beams": num_beams, "length_penalty": penalty, "score": score, "log_prob": best.log_prob,
+                          **sample_figures(request, sample)})  # fmt: skip
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------------ figures
+
+
+def share(flags) -> dict:
+    """The share of true ones, with its interval."""
+    flags = list(flags)
+    low, high = binomtest(sum(flags), len(flags)).proportion_ci(0.95, "wilson")
+    return {"value": sum(flags) / len(flags), "low": low, "high": high}
+
+
+def mean(values) -> dict:
+    """The mean, with its interval; one value, or equal ones, have none."""
+    values = np.array(values, dtype=float)
+    low = high = values.mean()
+    if len(values) > 1 and values.std() > 0:
+        low, high = bootstrap((values,), np.mean, n_resamples=2000, method="percentile", rng=0).confidence_interval
+    return {"value": values.mean(), "low": float(low), "high": float(high)}
+
+
+def ngrams(text: str, n: int) -> list[tuple]:
+    words = text.split()
+    return list(zip(*(words[i:] for i in range(n)), strict=False))
+
+
+def repetition(text: str, n: int = 4) -> float:
+    """rep-n: the share of n-grams that stood in the text before (Welleck et al. 2020, section 6.1)."""
+    found = ngrams(text, n)
+    return 1 - len(set(found)) / len(found) if found else 0.0
+
+
+def distinct(first: str, second: str, n: int = 2) -> float:
+    """distinct-n of two texts together: different n-grams over all (Li et al. 2016, section 5.3)."""
+    found = ngrams(first, n) + ngrams(second, n)
+    return len(set(found)) / len(found) if found else 0.0
+
+
+def sample_figures(request: Request, sample: Sample) -> dict:
+    """What holds of one answer, by what its request asks for."""
+    if request.hero:
+        return {"ended": sample.ended, "kept": keeps_hero(sample.text, request.hero), "words": len(sample.text.split()),
+                "repetition": repetition(sample.text)}  # fmt: skip
+    return {"ended": sample.ended, "valid": judge_json(sample.text)[0], "right": sample.text == request.expected}
+
+
+def summary(requests: list[Request], drawn: list[list[Sample]]) -> dict:
+    """The figures of all answers to requests of one kind; those between seeds compare answers to the same request."""
+    samples = [sample for answers in drawn for sample in answers]
+    each = [sample_figures(request, sample) for request, answers in zip(requests, drawn, strict=True) for sample in answers]
+    figures = {name: (share if isinstance(each[0][name], bool) else mean)([row[name] for row in each]) for name in each[0]}
+    for name in ("tokens", "log_prob", "entropy", "outside"):
+        figures[name] = mean([getattr(sample, name) for sample in samples])
+    # Neighbours, each in one pair only, so that the pairs are independent.
+    pairs = [(a.text, b.text) for answers in drawn for a, b in zip(answers[::2], answers[1::2], strict=False)]
+    if pairs:
+        figures |= {"pairs_differ": share(a != b for a, b in pairs), "distinct_2": mean([distinct(a, b) for a, b in pairs])}
+    return figures | {"answers": len(samples), "distinct_texts": sum(len({s.text for s in answers}) for answers in drawn)}
+
+
+# ------------------------------------------------------------------------------------------------------------ the work
+
+
+def tasks(args) -> list[tuple[str, str, list[Request], dict | None]]:
+    """(what, kind, requests, setting) of each line of the results; a setting of None means beams."""
+    held_out = held_out_requests(args.held_out)
+    kinds = {
+        "hedgehog": EXERCISE[:1],
+        "json": EXERCISE[1:],
+        "held-out stories": [request for request in held_out if request.hero],
+        "held-out transfers": [request for request in held_out if request.expected],
+    }
+    exercise = {*((t, 1.0) for t in TEMPERATURES), *NUCLEI}
+    drawn = [("draws", kind, requests, setting) for setting in settings() for kind, requests in kinds.items()
+             if kind in PROMPTS or (setting["temperature"], setting["top_p"]) in exercise]  # fmt: skip
+    return drawn + [("beams", kind, requests, None) for kind, requests in kinds.items()]
+
+
+def measure(loaded, what: str, requests: list[Request], setting: dict | None, args) -> dict:
+    shown = tqdm(requests, desc=what, leave=False, disable=None)
+    if what == "beams":
+        return {"searches": [search(loaded, request, args.max_new_tokens) for request in shown]}
+    each = max(2, args.seeds // len(requests))
+    return summary(requests, [draw(loaded, request, setting, each, args.max_new_tokens) for request in shown])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=setting_type("samples"), default=200, help="answers per setting and kind (%(default)s)")
+    parser.add_argument("--held-out", type=setting_type("samples"), default=20, metavar="N",
+                        help="held-out stories, and twice as many transfers (%(default)s)")  # fmt: skip
+    parser.add_argument("--max-new-tokens", type=setting_type("max_new_tokens"), default=400, metavar="N",
+                        help="stop here if the model does not end by itself (%(default)s)")  # fmt: skip
+    add_model_flags(parser)
+    add_results_flag(parser)
+    args = parser.parse_args()
+    with one_line_errors():
+        loaded = load_model(args.model, args.device, args.dtype)
+        path = args.results / short_name(args.model) / "experiments.json"
+        head = {"model": loaded.identity, **run_facts(args), "seeds": args.seeds, "held_out": args.held_out,
+                "max_new_tokens": args.max_new_tokens}  # fmt: skip
+        old = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        rows = old["rows"] if all(old.get(key) == head[key] for key in head) else []
+        done = {(row["what"], row["kind"], json.dumps(row["setting"])) for row in rows}
+        for what, kind, requests, setting in tqdm(tasks(args), desc="experiments"):
+            if (what, kind, json.dumps(setting)) in done:
+                continue
+            start = time.perf_counter()
+            figures = measure(loaded, what, requests, setting, args)
+            rows.append({"what": what, "kind": kind, "setting": setting, "seconds": round(time.perf_counter() - start, 1),
+                         **figures})  # fmt: skip
+            with writing(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_text(path, json.dumps({**head, "rows": rows}, ensure_ascii=False, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

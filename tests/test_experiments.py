@@ -1,0 +1,103 @@
+"""The figures of the experiments, against formulas worked out by hand and against the model's own distributions."""
+
+import json
+import math
+
+import pytest
+import torch
+from conftest import PROMPT, random_model
+
+from common import Loaded
+from experiments import OUTSIDE, Request, distinct, draw, mean, repetition, settings, share, summary
+
+REQUEST = Request("<|im_start|>x", "right", None)
+
+
+class Letters:
+    """A tokenizer of one letter per id, whose every prompt is PROMPT."""
+
+    def encode(self, text, **settings):
+        return PROMPT
+
+    def decode(self, ids, **settings):
+        return "".join(chr(97 + i) for i in ids)
+
+
+@pytest.fixture
+def loaded():
+    return Loaded(random_model(3), Letters(), frozenset([0]), {})
+
+
+def test_wilsons_interval():
+    """8 of 10, worked out by hand from Wilson's formula with z = 1.96."""
+    found = share([True] * 8 + [False] * 2)
+    assert found["value"] == 0.8
+    assert (found["low"], found["high"]) == pytest.approx((0.4902, 0.9433), abs=1e-3)
+
+
+def test_the_interval_of_a_mean_holds_it_and_is_as_wide_as_the_normal_one():
+    values = [float(i % 10) for i in range(400)]
+    found = mean(values)
+    width = 1.96 * 2.8723 / math.sqrt(400)
+    assert (found["value"], found["low"], found["high"]) == pytest.approx((4.5, 4.5 - width, 4.5 + width), abs=0.05)
+    assert mean([2.0, 2.0]) == {"value": 2.0, "low": 2.0, "high": 2.0}
+
+
+def test_repetition_and_distinct_of_known_texts():
+    assert repetition("a b c d e") == 0.0
+    assert repetition("a b c d a b c d") == pytest.approx(1 - 4 / 5)
+    assert repetition("too short") == 0.0
+    assert distinct("a b c", "a b d") == pytest.approx(3 / 4)
+    assert distinct("a b", "a b") == 0.5
+
+
+def test_what_is_seen_while_drawing_is_what_the_whole_text_gives(loaded):
+    """Oracle: one forward pass over each finished text, with no cache."""
+    setting = {"temperature": 1.3, "top_k": 0, "top_p": 1.0}
+    for sample in draw(loaded, REQUEST, setting, 6, 12):
+        ids = [ord(letter) - 97 for letter in sample.text] + [0] * sample.ended
+        with torch.no_grad():
+            logits = loaded.model(torch.tensor([PROMPT + ids])).logits[0, len(PROMPT) - 1 : -1].double()
+        log_probs = logits.log_softmax(-1)
+        chosen = log_probs.gather(1, torch.tensor(ids)[:, None])
+        above = (log_probs.exp() * (log_probs > chosen)).sum(-1)
+        assert sample.tokens == len(ids)
+        assert sample.log_prob == pytest.approx(chosen.mean().item(), abs=1e-4)
+        assert sample.entropy == pytest.approx(-(log_probs.exp() * log_probs).sum(-1).mean().item(), abs=1e-4)
+        assert sample.outside == pytest.approx((above >= OUTSIDE).double().mean().item(), abs=1e-9)
+
+
+def test_a_nucleus_of_less_than_nine_tenths_leaves_nothing_outside(loaded):
+    samples = draw(loaded, REQUEST, {"temperature": 1.0, "top_k": 0, "top_p": 0.8}, 8, 12)
+    assert all(sample.outside == 0 for sample in samples)
+
+
+def test_a_summary_counts_texts_and_compares_seeds_of_the_same_request_only(loaded):
+    greedy = draw(loaded, REQUEST, {"temperature": 0, "top_k": 0, "top_p": 1.0}, 4, 12)
+    found = summary([REQUEST, REQUEST._replace(expected=greedy[0].text)], [greedy, greedy])
+    assert (found["answers"], found["distinct_texts"]) == (8, 2)
+    assert found["pairs_differ"]["value"] == 0 and found["right"]["value"] == 0.5
+
+
+def test_every_setting_of_the_exercise_is_measured_once():
+    found = [(setting["temperature"], setting["top_p"]) for setting in settings()]
+    assert len(found) == len(set(found))
+    assert {(0.001, 1.0), (10.0, 1.0), (1.0, 0.9), (1.0, 0.15), (0.5, 0.9), (0.5, 0.15)} <= set(found)
+
+
+def test_a_stopped_run_goes_on_where_it_ended(run_script, tmp_path):
+    """The second run measures only what the first did not write."""
+    flags = ("--seeds", "2", "--held-out", "1")
+    assert run_script("experiments.py", *flags)[0] == 0
+    path = next((tmp_path / "results").rglob("experiments.json"))
+    whole = json.loads(path.read_text("utf-8"))
+    cut = {**whole, "rows": whole["rows"][:-3]}
+    cut["rows"][0]["seconds"] = -1
+    path.write_text(json.dumps(cut), "utf-8")
+    assert run_script("experiments.py", *flags)[0] == 0
+    again = json.loads(path.read_text("utf-8"))
+    assert again["rows"][0]["seconds"] == -1
+
+    def figures(content):
+        return [{key: value for key, value in row.items() if key != "seconds"} for row in content["rows"]]
+    assert figures(again) == figures(whole)
