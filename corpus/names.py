@@ -6,6 +6,8 @@ A name is held out by its own hash, so a name is in training or in the held-out 
 import random
 import re
 import zlib
+from collections import defaultdict
+from functools import cache
 
 FIRST_NAMES = {
     "he": (
@@ -58,8 +60,29 @@ def reserved(*parts: str) -> bool:
     return zlib.crc32(" ".join(parts).lower().encode()) % 10 == 0
 
 
-def made_up(rng: random.Random, kind: str) -> str:
-    """A name of two or three syllables that is in no list, such as "Blovina" or "Shamborick"."""
+@cache
+def next_letters() -> dict[str, list[str]]:
+    """Every letter that follows two letters in a name that training may show; "" begins it twice, "." ends it."""
+    follow = defaultdict(list)
+    for word in [word for words in KINDS.values() for word in words if not reserved(word)]:
+        letters = ["", "", *word.lower(), "."]
+        for first, second, third in zip(letters, letters[1:], letters[2:], strict=False):
+            follow[first + second].append(third)
+    return follow
+
+
+def spelled_like_names(rng: random.Random) -> str:
+    """A name, letter by letter: each is drawn from those that follow the two before it in real names."""
+    while True:
+        name = ""
+        while not name.endswith(".") and len(name) < 13:
+            name += rng.choice(next_letters()[name[-2:]])
+        if 4 <= len(name) < 13 and not RUDE.search(name):
+            return name[:-1].capitalize()
+
+
+def built_of_syllables(rng: random.Random, kind: str) -> str:
+    """A name of two or three syllables, the last of them usual for its kind, such as "Blovina" or "Shamborick"."""
     while True:
         stem = rng.choice(ONSETS) + rng.choice(VOWELS)
         if rng.random() < 0.25:
@@ -68,6 +91,12 @@ def made_up(rng: random.Random, kind: str) -> str:
         name = stem + rng.choice(CODAS if ending[0] in "aeiouy" else CODAS_BEFORE_CONSONANT) + ending
         if not RUDE.search(name):
             return name.capitalize()
+
+
+def made_up(rng: random.Random, kind: str) -> str:
+    """A name that is in no list but by chance. Half of them end like nothing in particular, or a decoder would not copy the
+    end of a name but guess it."""
+    return spelled_like_names(rng) if rng.random() < 0.5 else built_of_syllables(rng, kind)
 
 
 def name_word(rng: random.Random, kind: str, held_out: bool, made_up_share: float) -> str:
