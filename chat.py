@@ -251,7 +251,7 @@ class Chat:
         print(f"[{text}]", file=sys.stderr)
 
     def ask(self, text):
-        """Print the answer to a message as it is written. Ctrl-C stops it; what is written stays in the conversation."""
+        """Print the answer to a message as it is written; what is written when it is stopped stays in the conversation."""
         from tqdm import tqdm
 
         settings = {name: self.settings[name] for name in (*STRATEGIES[self.strategy], "max_new_tokens")}
@@ -274,9 +274,6 @@ class Chat:
                         first = first or time.perf_counter()
                         bar.clear()
                         print(CONTROL_CHARACTERS.sub("\ufffd", piece) if self.decorated else piece, end="", flush=True)
-            except KeyboardInterrupt:
-                if not self.decorated:
-                    raise
             finally:
                 print(flush=True)
         if self.stats and first:
@@ -346,6 +343,9 @@ def main():
             except InputError as error:
                 print(f"error: {error}", file=sys.stderr)
                 failed = True
+            except KeyboardInterrupt:
+                if not decorated:
+                    raise
         if failed and not decorated:
             sys.exit(2)
 
