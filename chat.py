@@ -26,14 +26,16 @@ from common import (
     Parser,
     Rows,
     add_model_flags,
+    added_tokens,
     answer,
     check_setting,
+    first_line,
     flag,
     load_model,
     one_line_errors,
+    plain_ids,
     setting_type,
     step,
-    writing,
 )
 from corpus.chatml import JSON_MACHINE, STORYTELLER
 from generator import CHAT_TEMPLATE, write_text
@@ -59,7 +61,6 @@ HELP = """\
 /save FILE                    the conversation as JSON
 /quit, quit, Ctrl-D           the end; Ctrl-C stops an answer
 Anything else is a message; one that is to begin with / begins with a space."""
-HISTORY = Path.home() / ".decode_chat_history"
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -75,30 +76,30 @@ def conversation_ids(tokenizer, messages):
     """The ids (a list) of a conversation, open for an answer, by the tokenizer's own chat template.
 
     Only what the template itself writes can be a control token: the messages are rendered as marks, and their texts put
-    in where the control tokens have been found. Raises InputError for text that is not Unicode.
+    in where the control tokens have been found. Raises InputError for text that is not Unicode, and for a conversation
+    that the template does not know.
     """
-    def plain(text):
-        return tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
-
+    if any(re.search("[\ud800-\udfff]", message.content) for message in messages):
+        raise InputError("the message is not valid UTF-8")
     marks = {f"\ue000{number}\ue001": message for number, message in enumerate(messages)}
-    rendered = tokenizer.apply_chat_template(
-        [{"role": message.role, "content": mark} for mark, message in marks.items()],
-        chat_template=tokenizer.chat_template or CHAT_TEMPLATE, tokenize=False, add_generation_prompt=True)
+    try:
+        rendered = tokenizer.apply_chat_template(
+            [{"role": message.role, "content": mark} for mark, message in marks.items()],
+            chat_template=None if tokenizer.chat_template else CHAT_TEMPLATE, tokenize=False, add_generation_prompt=True)
+    except Exception as error:  # a template raises what it likes
+        raise InputError(f"the model's chat template refuses the conversation: {first_line(error)}") from error
     control = tokenizer.get_added_vocab()  # {token: id}
-    borders = "|".join([*map(re.escape, sorted(control, key=len, reverse=True)), "\ue000\\d+\ue001"])
     ids, text = [], ""
-    for part in re.split(f"({borders})", rendered):
+    for part in re.split(f"({added_tokens(tokenizer)}|\ue000\\d+\ue001)", rendered):
         message = marks.get(part)
         if message and not message.ids:
-            if re.search("[\ud800-\udfff]", message.content):
-                raise InputError("the message is not valid UTF-8")
             text += message.content
         elif message or part in control:
-            ids += [*plain(text), *(message.ids if message else [control[part]])]
+            ids += [*plain_ids(tokenizer, text), *(message.ids if message else [control[part]])]
             text = ""
         else:
             text += part
-    return ids + plain(text)
+    return ids + plain_ids(tokenizer, text)
 
 
 class Conversation:
@@ -119,24 +120,20 @@ class Conversation:
 
         self.cache, self.read = DynamicCache(), []  # read: the ids whose keys and values the cache holds
 
-    @property
-    def messages(self):
-        return [self.system, *(message for turn in self.turns for message in turn)]
+    def messages(self, turns):
+        return [self.system, *(message for turn in turns for message in turn)]
 
-    def fitted_ids(self, user, room):
-        """The ids of the conversation with the user's message; the oldest turns go until `room` tokens are left for an
-        answer. Returns them and how many turns went. Raises InputError when the message alone is too long."""
-        turns = self.turns
+    def fitted(self, turns, user, room):
+        """The ids of a conversation of `turns` and the user's message, and the turns that are in it: the oldest go until
+        `room` tokens are left for an answer. Raises InputError when the message alone leaves none."""
         while True:
-            ids = conversation_ids(self.loaded.tokenizer, [self.system, *(m for turn in turns for m in turn), user])
+            ids = conversation_ids(self.loaded.tokenizer, [*self.messages(turns), user])
             if len(ids) + room <= self.context or not turns:
                 break
             turns = turns[1:]
-        if len(ids) > self.context:
-            raise InputError(f"with the message there are {len(ids)} tokens, more than the model's context of {self.context}")
-        forgotten = len(self.turns) - len(turns)
-        self.turns = turns
-        return ids, forgotten
+        if len(ids) >= self.context:
+            raise InputError(f"with the message there are {len(ids)} tokens; the model's context is {self.context}")
+        return ids, turns
 
     def read_ids(self, ids):
         """Bring the cache to hold exactly `ids`; only what is new is computed."""
@@ -144,16 +141,14 @@ class Conversation:
                      min(len(self.read), len(ids)))  # fmt: skip
         cache = self.cache
         self.forget()  # an interrupt in the middle leaves nothing half read
-        if known == 0:
-            cache = self.cache
-        elif surplus := cache.get_seq_length() - known:
-            cache.crop(-surplus)
+        cache.crop(known - cache.get_seq_length())  # by so many tokens: a number of at most 0
         if known < len(ids):
             step(self.loaded.model, torch.tensor([ids[known:]]), cache)
         self.cache, self.read = cache, ids
 
-    def reply(self, user, ids, settings, tick):
-        """Yield the pieces of the answer's text; at its end, or when it is closed, it is a turn of the conversation."""
+    def reply(self, turns, user, ids, settings, tick):
+        """Yield the pieces of the answer's text. At its end, or when it is stopped after its first token, it is the turn
+        that follows `turns`."""
         from tokenizers.decoders import DecodeStream
 
         loaded, written, shown, whole = self.loaded, [], "", False
@@ -171,9 +166,9 @@ class Conversation:
             yield answer(loaded, written)[len(shown):]  # the bytes of a character that was never completed
             whole = True
         finally:
-            text = answer(loaded, written) if written else ""
-            kept = tuple(token for token in written if token not in loaded.eos_ids)
-            self.turns.append((user, Message("assistant", text, kept)))
+            if written:
+                kept = tuple(token for token in written if token not in loaded.eos_ids)
+                self.turns = [*turns, (user, Message("assistant", answer(loaded, written), kept))]
             if not whole:
                 self.forget()  # an interrupt may have come between two layers
             elif cache is self.cache:
@@ -183,9 +178,9 @@ class Conversation:
 class Chat:
     """A conversation with its settings and commands, between a person and the screen."""
 
-    def __init__(self, loaded, args, decorated):
+    def __init__(self, loaded, args):
         self.settings = {name: getattr(args, name) for name in DEFAULTS}
-        self.strategy, self.stats, self.decorated = args.strategy, args.stats, decorated
+        self.strategy, self.stats = args.strategy, args.stats
         self.conversation = Conversation(loaded, SYSTEMS.get(args.system, args.system))
         self.answers = 0  # so that a seed gives another answer at every turn
 
@@ -213,12 +208,14 @@ class Chat:
             self.retry()
         elif name == "/save":
             self.save(value.strip())
-        elif name == "/system" and value:
+        elif name == "/system":
+            if not value:
+                raise InputError("/system needs a text, story or json")
             self.conversation.begin(SYSTEMS.get(value.strip(), value.strip()))
-        elif name == "/strategy" and value.strip() in STRATEGIES:
+        elif name == "/strategy":
+            if value.strip() not in STRATEGIES:
+                raise InputError(f"/strategy needs one of {', '.join(STRATEGIES)}")
             self.strategy = value.strip()
-        elif name in ("/system", "/strategy"):
-            raise InputError(f"{name} needs {'a text' if name == '/system' else 'one of ' + ', '.join(STRATEGIES)}")
         elif setting in self.settings:
             self.settings[setting] = check_setting(setting, value.strip())
             if setting not in (*STRATEGIES[self.strategy], "seed", "max_new_tokens"):
@@ -236,67 +233,75 @@ class Chat:
     def retry(self):
         if not self.conversation.turns:
             raise InputError("there is nothing to answer yet")
-        self.ask(self.conversation.turns.pop()[0].content)
+        *before, (user, _) = self.conversation.turns
+        self.ask(user.content, before)
 
     def save(self, path):
         if not path:
             raise InputError("/save needs a file name")
-        content = [{"role": message.role, "content": message.content} for message in self.conversation.messages]
-        with writing(path):
+        messages = self.conversation.messages(self.conversation.turns)
+        content = [{"role": message.role, "content": message.content} for message in messages]
+        try:
             write_text(Path(path).expanduser(), json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+        except (OSError, ValueError, RuntimeError) as error:  # the last two for what is no file name
+            raise InputError(f"cannot write {path}: {first_line(error)}") from error
         self.note(f"saved in {path}")
 
     def note(self, text):
         """Say something that is no answer."""
         print(f"[{text}]", file=sys.stderr)
 
-    def ask(self, text):
-        """Print the answer to a message as it is written; what is written when it is stopped stays in the conversation."""
+    def ask(self, text, before=None):
+        """Print the answer to a message that follows the turns `before` (None: all there are), as it is written."""
         from tqdm import tqdm
 
-        settings = {name: self.settings[name] for name in (*STRATEGIES[self.strategy], "max_new_tokens")}
-        if self.strategy == "greedy":
-            settings["temperature"] = 0
-        elif self.strategy != "beam" and self.settings["seed"] is not None:
-            settings["seed"] = self.settings["seed"] + self.answers
+        conversation, user = self.conversation, Message("user", text)
+        settings = {name: self.settings[name] for name in STRATEGIES[self.strategy]}
+        if self.strategy in ("greedy", "beam"):
+            settings["temperature"] = 0  # one beam is greedy
+        elif self.settings["seed"] is not None:
+            settings["seed"] = (self.settings["seed"] + self.answers) % 2**63
         self.answers += 1
-        start, user = time.perf_counter(), Message("user", text)
-        room = min(settings["max_new_tokens"], self.conversation.context // 2)
-        ids, forgotten = self.conversation.fitted_ids(user, room)
-        if forgotten:
-            self.note(f"the context is full: the oldest {forgotten} turns are forgotten")
-        first = None
+        start, first = time.perf_counter(), None
+        before = conversation.turns if before is None else before
+        ids, turns = conversation.fitted(before, user, min(self.settings["max_new_tokens"], conversation.context // 2))
+        if len(turns) < len(before):
+            self.note(f"the context is full: the oldest {len(before) - len(turns)} turns are forgotten")
+        room = conversation.context - len(ids)
+        settings["max_new_tokens"] = min(self.settings["max_new_tokens"], room)
         with tqdm(total=settings["max_new_tokens"], unit="token", leave=False,
                   disable=None if self.strategy == "beam" else True) as bar:
-            try:
-                with closing(self.conversation.reply(user, ids, settings, lambda length: bar.update(length - bar.n))) as reply:
+            reply = conversation.reply(turns, user, ids, settings, lambda length: bar.update(length - bar.n))
+            with closing(reply):
+                try:
                     for piece in reply:
                         first = first or time.perf_counter()
                         bar.clear()
-                        print(CONTROL_CHARACTERS.sub("\ufffd", piece) if self.decorated else piece, end="", flush=True)
-            finally:
-                print(flush=True)
-        if self.stats and first:
-            self.note(self.figures(start, first))
-
-    def figures(self, start, first):
-        tokens = len(self.conversation.turns[-1][1].ids)
-        rate = tokens / (time.perf_counter() - start)
-        return f"{tokens} tokens, {rate:.0f} tokens/s, first token after {first - start:.2f} s"
+                        print(CONTROL_CHARACTERS.sub("\ufffd", piece) if sys.stdout.isatty() else piece, end="", flush=True)
+                finally:
+                    if first:
+                        print(flush=True)
+        tokens = len(conversation.turns[-1][1].ids)
+        if tokens == room:
+            self.note(f"cut off: the model's context of {conversation.context} tokens is full")
+        if self.stats:
+            rate = tokens / (time.perf_counter() - start)
+            self.note(f"{tokens} tokens, {rate:.0f} tokens/s, first token after {first - start:.2f} s")
 
 
 def lines(decorated):
     """What the user types: from a terminal with editing and history, or line by line from a pipe."""
     if not decorated:
-        yield from sys.stdin
+        yield from sys.stdin or ()
         return
     from prompt_toolkit import PromptSession
     from prompt_toolkit.history import FileHistory
 
     try:
-        HISTORY.touch()
-        session = PromptSession(history=FileHistory(str(HISTORY)))
-    except OSError:  # a home that cannot be written
+        history = Path.home() / ".decode_chat_history"
+        history.touch()
+        session = PromptSession(history=FileHistory(str(history)))
+    except (OSError, RuntimeError):  # no home, or none that can be written
         session = PromptSession()
     while True:
         try:
@@ -323,11 +328,12 @@ def parse_arguments():
 def main():
     with one_line_errors():
         args = parse_arguments()
-        for stream in (sys.stdin, sys.stdout, sys.stderr):
+        streams = [stream for stream in (sys.stdin, sys.stdout, sys.stderr) if stream]
+        for stream in streams:
             stream.reconfigure(errors="replace")  # a terminal or a pipe that is not UTF-8 must not end the conversation
-        decorated = args.once is None and sys.stdin.isatty() and sys.stdout.isatty()
+        decorated = args.once is None and len(streams) == 3 and sys.stdin.isatty() and sys.stdout.isatty()
         loaded = load_model(args.model, args.device, args.dtype)
-        chat = Chat(loaded, args, decorated)
+        chat = Chat(loaded, args)
         if args.once is not None:
             if not args.once.strip():
                 raise InputError("the message is empty")
@@ -340,8 +346,8 @@ def main():
             try:
                 if not chat.handle(line.rstrip("\n")):
                     break
-            except InputError as error:
-                print(f"error: {error}", file=sys.stderr)
+            except (InputError, RuntimeError) as error:  # RuntimeError: torch's, for too little memory
+                print(f"error: {first_line(error)}", file=sys.stderr)
                 failed = True
             except KeyboardInterrupt:
                 if not decorated:

@@ -34,6 +34,7 @@ from tokenizer import IM_END, IM_START
 input_text_hedgehog = '<|im_start|>system\nYou are a storyteller. Generate a story based on user message.<|im_end|>\n<|im_start|>user\nGenerate me a short story about a tiny hedgehog named Sonic.<|im_end|>\n<|im_start|>assistant\n'  # noqa: E501
 input_text_json = '<|im_start|>system\nYou are a JSON machine. Generate a JSON with format {"contractor": string with normalized contractor name, "sum": decimal, "currency": string with uppercased 3-letter currency code} based on user message.<|im_end|>\n<|im_start|>user\nTransfer 100 rubles and 50 kopeck to Mike<|im_end|>\n<|im_start|>assistant\n'  # noqa: E501
 PROMPTS = {"hedgehog": input_text_hedgehog, "json": input_text_json}
+RIGHT_JSON = '{"contractor": "Mike", "sum": 100.50, "currency": "RUB"}'
 
 QWEN = "Qwen/Qwen2.5-0.5B-Instruct"
 CHECKPOINT = Path(__file__).resolve().parent / "checkpoint"
@@ -48,7 +49,7 @@ class InputError(ValueError):
 
 @contextmanager
 def one_line_errors():
-    """An InputError becomes `error: ...` and exit code 2, Ctrl-C exit code 130: never a traceback."""
+    """An InputError becomes `error: ...` and exit code 2, Ctrl-C exit code 130, a reader who left 1: never a traceback."""
     try:
         yield
     except InputError as error:
@@ -57,6 +58,9 @@ def one_line_errors():
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit would fail again
+        sys.exit(1)
 
 
 # name: (type, whether a value is allowed, what to tell the user otherwise)
@@ -106,8 +110,8 @@ def load_model(name, device="cpu", dtype="float32"):
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    folder = find_folder(name)
     try:
+        folder = find_folder(name)
         model, tokenizer = (open_generator if name == "generator" else open_causal_lm)(folder, getattr(torch, dtype))
         model = model.to(device).eval()
     except InputError:
@@ -171,15 +175,15 @@ def find_folder(name):
         raise InputError(f"no model folder at {name}")
     from huggingface_hub import model_info, snapshot_download
 
+    wanted = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
     try:
         try:
-            cached = Path(snapshot_download(hub_name, local_files_only=True))
+            cached = Path(snapshot_download(hub_name, allow_patterns=wanted, local_files_only=True))
             if (cached / "config.json").exists() and any(cached.glob("*.safetensors")):
                 return cached
         except OSError:
             pass  # not in the cache: ask the hub
         model_info(hub_name, timeout=5)  # snapshot_download would wait for ever for a hub that does not answer
-        wanted = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
         return Path(snapshot_download(hub_name, allow_patterns=wanted))
     except Exception as error:  # no network, no such model, no permission, no space: each with a type of its own
         raise InputError(f"no model {name} here, in the Hugging Face cache or on the hub ({first_line(error)}): "
@@ -234,12 +238,25 @@ def chat_ids(tokenizer, messages):
 
     The texts are data: an <|im_end|> in them becomes ordinary characters, not the control token.
     """
-    def plain(text):
-        return tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
-
     start, end = (tokenizer.encode(mark, add_special_tokens=False) for mark in (IM_START, IM_END))
-    ids = [start + plain(f"{role}\n{text}") + end + plain("\n") for role, text in messages]
-    return torch.tensor([[*itertools.chain(*ids), *start, *plain("assistant\n")]])
+    ids = [start + plain_ids(tokenizer, f"{role}\n{text}") + end + plain_ids(tokenizer, "\n") for role, text in messages]
+    return torch.tensor([[*itertools.chain(*ids), *start, *plain_ids(tokenizer, "assistant\n")]])
+
+
+def plain_ids(tokenizer, text):
+    """The ids (a list) of a text in which nothing is a control token, whatever it looks like."""
+    ids = []
+    for part in re.split(f"({added_tokens(tokenizer)})", text):
+        # A tokenizer looks for its added tokens in the text, and some of them count as ordinary: cut through each.
+        pieces = (part[:1], part[1:]) if part in tokenizer.get_added_vocab() else (part,)
+        for piece in pieces:
+            ids += tokenizer.encode(piece, add_special_tokens=False, split_special_tokens=True)
+    return ids
+
+
+def added_tokens(tokenizer):
+    """A regular expression that finds the tokens that were added to the tokenizer's vocabulary."""
+    return "|".join(map(re.escape, sorted(tokenizer.get_added_vocab(), key=len, reverse=True))) or "(?!)"
 
 
 # -------------------------------------------------------------------------------------------------------- decoding
@@ -448,18 +465,20 @@ def answer(loaded, token_ids):
     return loaded.tokenizer.decode(shown, clean_up_tokenization_spaces=False)
 
 
-def judge_json(text):
-    """(it parses, it is right): exactly the three keys, "Mike", 100.50 as a decimal number, "RUB"."""
+def judge_json(text, expected=RIGHT_JSON):
+    """(it parses, it is right): the same keys as `expected`, and equal values, numbers as decimals."""
     def no_constant(name):
         raise ValueError(f"{name} is not JSON")
 
-    try:
+    def parsed(text):
         # pairs, not a dict: a key that stands twice is one key too many
-        value = json.loads(text, parse_float=Decimal, parse_int=Decimal, parse_constant=no_constant,
-                           object_pairs_hook=lambda pairs: sorted(pairs, key=lambda pair: pair[0]))
+        return json.loads(text, parse_float=Decimal, parse_int=Decimal, parse_constant=no_constant,
+                          object_pairs_hook=lambda pairs: sorted(pairs, key=lambda pair: pair[0]))
+
+    try:
+        return True, parsed(text) == parsed(expected)
     except (ValueError, ArithmeticError, RecursionError):  # ArithmeticError: an exponent beyond Decimal's
         return False, False
-    return True, value == [("contractor", "Mike"), ("currency", "RUB"), ("sum", Decimal("100.50"))]
 
 
 # ------------------------------------------------------------------------------------------------- the command line
@@ -676,6 +695,15 @@ class Results:
 def run_key(run):
     """What makes two runs the same one."""
     return json.dumps([run["prompt"], run["parameters"], run["sample"]], sort_keys=True)
+
+
+def save_figures(args, name, content):
+    """Write a script's figures to <results>/<model>/<name>, with what must stand beside them; returns the path."""
+    path = args.results / short_name(args.model) / name
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps({**run_facts(args), **content}, ensure_ascii=False, indent=1) + "\n")
+    return path
 
 
 @contextmanager

@@ -3,7 +3,8 @@
     texts = read_texts(["books/", "https://example.org/book.txt"], cache=Path("downloads"))
     blocks = write_blocks(Path("run/data"), texts, tokenizer, max_length=512, bos_id=0, eos_id=0)
     train, validation = blocks.split(validation_share=0.1)
-    for input_ids, targets in batches(train, batch_size=32, seed=0, epoch=0):
+    order = epoch_batches(train.lengths, batch_size=32, batch_tokens=4096, seed=0, epoch=0)
+    for input_ids, targets in batches(train, order):
         ...
 
 A *document* is a pair `(prompt, text)`, and the loss is on the text only. A pair whose prompt is None continues the

@@ -8,7 +8,6 @@ from the top 0.95. The summary is printed; results/<model>/evaluation.json holds
 """
 
 import argparse
-import json
 import random
 import re
 import statistics
@@ -24,9 +23,8 @@ from common import (
     load_model,
     one_line_errors,
     prompt_ids,
-    run_facts,
+    save_figures,
     setting_type,
-    short_name,
     writing,
 )
 from corpus.chatml import STORYTELLER, chatml
@@ -125,12 +123,10 @@ def main() -> None:
         transfers, stories = evaluate_transfers(loaded, args.transfers), evaluate_stories(loaded, args.stories)
         summary = {**summarize(transfers, stories), "seconds": round(time.perf_counter() - start)}
         print(markdown(summary))
-        content = {"model": loaded.identity, **run_facts(args), "summary": summary, "story_settings": STORY_SETTINGS,
-                   "transfers": transfers, "stories": stories}  # fmt: skip
-        path = args.results / short_name(args.model) / "evaluation.json"
+        content = {"model": loaded.identity, "summary": summary, "story_settings": STORY_SETTINGS, "transfers": transfers,
+                   "stories": stories}  # fmt: skip
+        path = save_figures(args, "evaluation.json", content)
         with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_text(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
             write_text(path.with_suffix(".md"), markdown(summary))
 
 

@@ -4,12 +4,15 @@
     python experiments.py --model qwen --seeds 20 --held-out 5
 
 Every figure comes with its 95 % interval. results/<model>/experiments.json is written after each setting; a run that
-was stopped goes on where it ended. Intervals of shares are Wilson's (1927), those of means percentile bootstraps.
+was stopped goes on where it ended. Intervals of shares are Wilson's (1927), those of means percentile bootstraps. Answers to
+the same request are alike: over several requests a figure is the mean of the requests' own, and so is its interval.
 """
 
 import argparse
 import json
+import os
 import random
+import sys
 import time
 from typing import NamedTuple
 
@@ -19,6 +22,7 @@ from tqdm import tqdm
 
 from common import (
     PROMPTS,
+    RIGHT_JSON,
     add_model_flags,
     add_results_flag,
     answer,
@@ -29,6 +33,7 @@ from common import (
     one_line_errors,
     prompt_ids,
     run_facts,
+    save_figures,
     setting_type,
     short_name,
     writing,
@@ -37,7 +42,6 @@ from corpus.chatml import STORYTELLER, chatml
 from corpus.stories import Hero, held_out_story
 from corpus.transfers import held_out_transfer
 from evaluate_generator import keeps_hero
-from generator import write_text
 from strategies import choose
 from task5_beam import beam_search, rank
 
@@ -47,6 +51,7 @@ BEAMS = (1, 2, 4, 8, 16)
 PENALTIES = (0.0, 0.5, 1.0, 2.0)
 TEMPERATURE_SWEEP = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
 TOP_P_SWEEP = (0.05, 0.15, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
+FILE = "experiments.json"
 OUTSIDE = 0.9  # a draw falls outside when the tokens more likely than it hold at least so much
 
 
@@ -70,7 +75,7 @@ class Sample(NamedTuple):
 
 
 EXERCISE = (Request("hedgehog", None, Hero("Sonic", "hedgehog", "tiny", "he")),
-            Request("json", '{"contractor": "Mike", "sum": 100.50, "currency": "RUB"}', None))  # fmt: skip
+            Request("json", RIGHT_JSON, None))  # fmt: skip
 
 
 def held_out_requests(count: int) -> list[Request]:
@@ -170,21 +175,28 @@ def sample_figures(request: Request, sample: Sample) -> dict:
     if request.hero:
         return {"ended": sample.ended, "kept": keeps_hero(sample.text, request.hero), "words": len(sample.text.split()),
                 "repetition": repetition(sample.text)}  # fmt: skip
-    return {"ended": sample.ended, "valid": judge_json(sample.text)[0], "right": sample.text == request.expected}
+    valid, right = judge_json(sample.text, request.expected)
+    return {"ended": sample.ended, "valid": valid, "right": right}
+
+
+def answers_figures(request: Request, answers: list[Sample]) -> dict[str, list]:
+    """What holds of each answer to a request, and between neighbours: each is in one pair only, so pairs are independent."""
+    each = [{**sample_figures(request, sample), "tokens": sample.tokens, "log_prob": sample.log_prob,
+             "entropy": sample.entropy, "outside": sample.outside} for sample in answers]  # fmt: skip
+    pairs = [(a.text, b.text) for a, b in zip(answers[::2], answers[1::2], strict=False)]
+    return {**{name: [row[name] for row in each] for name in each[0]},
+            "pairs_differ": [a != b for a, b in pairs], "distinct_2": [distinct(a, b) for a, b in pairs]}  # fmt: skip
 
 
 def summary(requests: list[Request], drawn: list[list[Sample]]) -> dict:
-    """The figures of all answers to requests of one kind; those between seeds compare answers to the same request."""
-    samples = [sample for answers in drawn for sample in answers]
-    each = [sample_figures(request, sample) for request, answers in zip(requests, drawn, strict=True) for sample in answers]
-    figures = {name: (share if isinstance(each[0][name], bool) else mean)([row[name] for row in each]) for name in each[0]}
-    for name in ("tokens", "log_prob", "entropy", "outside"):
-        figures[name] = mean([getattr(sample, name) for sample in samples])
-    # Neighbours, each in one pair only, so that the pairs are independent.
-    pairs = [(a.text, b.text) for answers in drawn for a, b in zip(answers[::2], answers[1::2], strict=False)]
-    if pairs:
-        figures |= {"pairs_differ": share(a != b for a, b in pairs), "distinct_2": mean([distinct(a, b) for a, b in pairs])}
-    return figures | {"answers": len(samples), "distinct_texts": sum(len({s.text for s in answers}) for answers in drawn)}
+    """The figures of all answers to requests of one kind."""
+    found = [answers_figures(request, answers) for request, answers in zip(requests, drawn, strict=True)]
+    if len(found) == 1:
+        figures = {name: (share if isinstance(values[0], bool) else mean)(values) for name, values in found[0].items()}
+    else:
+        figures = {name: mean([np.mean(one[name]) for one in found]) for name in found[0]}
+    return {**figures, "answers": sum(map(len, drawn)),
+            "distinct_texts": sum(len({sample.text for sample in answers}) for answers in drawn)}  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------------------ the work
@@ -213,6 +225,24 @@ def measure(loaded, what: str, requests: list[Request], setting: dict | None, ar
     return summary(requests, [draw(loaded, request, setting, each, args.max_new_tokens) for request in shown])
 
 
+def finished_rows(args, head: dict) -> list[dict]:
+    """The rows of an earlier run of the same work; a file of any other is kept aside."""
+    path = args.results / short_name(args.model) / FILE
+    if not path.exists():
+        return []
+    try:
+        old = json.loads(path.read_text("utf-8"))
+        if all(old[key] == value for key, value in head.items() if key != "command"):
+            return old["rows"]
+    except (ValueError, KeyError, TypeError):
+        pass  # not a file of this script
+    aside = path.with_suffix(".old.json")
+    with writing(path):
+        os.replace(path, aside)
+    print(f"{path.name} is of another model, version or setting: kept as {aside.name}, starting anew", file=sys.stderr)
+    return []
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=setting_type("samples"), default=200, help="answers per setting and kind (%(default)s)")
@@ -225,11 +255,8 @@ def main() -> None:
     args = parser.parse_args()
     with one_line_errors():
         loaded = load_model(args.model, args.device, args.dtype)
-        path = args.results / short_name(args.model) / "experiments.json"
-        head = {"model": loaded.identity, **run_facts(args), "seeds": args.seeds, "held_out": args.held_out,
-                "max_new_tokens": args.max_new_tokens}  # fmt: skip
-        old = json.loads(path.read_text("utf-8")) if path.exists() else {}
-        rows = old["rows"] if all(old.get(key) == head[key] for key in head) else []
+        head = {"model": loaded.identity, "seeds": args.seeds, "held_out": args.held_out, "max_new_tokens": args.max_new_tokens}
+        rows = finished_rows(args, {**run_facts(args), **head})
         done = {(row["what"], row["kind"], json.dumps(row["setting"])) for row in rows}
         for what, kind, requests, setting in tqdm(tasks(args), desc="experiments"):
             if (what, kind, json.dumps(setting)) in done:
@@ -238,9 +265,7 @@ def main() -> None:
             figures = measure(loaded, what, requests, setting, args)
             rows.append({"what": what, "kind": kind, "setting": setting, "seconds": round(time.perf_counter() - start, 1),
                          **figures})  # fmt: skip
-            with writing(path):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_text(path, json.dumps({**head, "rows": rows}, ensure_ascii=False, indent=1) + "\n")
+            save_figures(args, FILE, {**head, "rows": rows})
 
 
 if __name__ == "__main__":

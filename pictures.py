@@ -26,6 +26,8 @@ from common import (  # noqa: E402
     one_line_errors,
     prompt_ids,
     short_name,
+    step,
+    writing,
 )
 from generator import write_aside  # noqa: E402
 from task3_temperature import apply_temperature  # noqa: E402
@@ -38,15 +40,19 @@ SHOWN_TOKENS = 12  # of a distribution
 SHOWN_STEPS = 120  # of a text
 
 
-def read(path: Path) -> dict:
-    """A result file. Raises InputError where it is missing."""
+def read(path: Path, loaded) -> dict:
+    """A result file. Raises InputError where it is missing, or of other weights."""
     if not path.exists():
         raise InputError(f"there is no {path}: run the script that writes it first")
-    return json.loads(path.read_text("utf-8"))
+    content = json.loads(path.read_text("utf-8"))
+    if content["model"] != loaded.identity:
+        raise InputError(f"{path} was written by other weights: run its script again")
+    return content
 
 
 def save(figure, path: Path) -> None:
-    write_aside(path, lambda aside: figure.savefig(aside, format="png", dpi=120))
+    with writing(path):
+        write_aside(path, lambda aside: figure.savefig(aside, format="png", dpi=120))
     plt.close(figure)
 
 
@@ -58,6 +64,8 @@ def curve(rows: list[dict], kind: str, top_p: float, figure: str) -> list[tuple]
     found = [(row["setting"]["temperature"], *(row[figure][key] for key in ("value", "low", "high"))) for row in rows
              if row["what"] == "draws" and row["kind"] == kind and row["setting"]["top_p"] == top_p
              and row["setting"]["temperature"] <= 3]  # fmt: skip
+    if not found:
+        raise InputError("experiments.json is not finished: run python experiments.py again")
     return sorted(found)
 
 
@@ -88,7 +96,7 @@ def token_name(tokenizer, token: int) -> str:
 
 def draw_step(loaded, prompt: str, path: Path) -> None:
     """The first token's distribution at five temperatures: what the nucleus keeps, and what it drops."""
-    logits = loaded.model(prompt_ids(loaded.tokenizer, prompt), logits_to_keep=1).logits[:, -1].float()  # (1, vocab)
+    logits = step(loaded.model, prompt_ids(loaded.tokenizer, prompt), None)  # (1, vocab)
     figure, axes = plt.subplots(1, len(TEMPERATURES), figsize=(13, 4.2), sharey=True, layout="constrained")
     shown = logits[0].topk(SHOWN_TOKENS).indices.tolist()
     for axis, temperature in zip(axes, TEMPERATURES, strict=True):
@@ -109,7 +117,8 @@ def along(loaded, run: dict) -> tuple[list[float], list[float]]:
     """Probability of each token of a text, and entropy (nats) of the distribution that it came from, at temperature 1."""
     prompt = prompt_ids(loaded.tokenizer, run["prompt"])
     ids = torch.tensor([run["token_ids"][:SHOWN_STEPS]])
-    logits = loaded.model(torch.cat([prompt, ids[:, :-1]], dim=1)).logits[0, prompt.shape[1] - 1 :].float()
+    read = torch.cat([prompt, ids[:, :-1]], dim=1).to(next(loaded.model.parameters()).device)
+    logits = loaded.model(read).logits[0, prompt.shape[1] - 1 :].float().cpu()
     log_probs = logits.log_softmax(-1)  # (steps, vocab)
     return log_probs.gather(1, ids[0][:, None])[:, 0].exp().tolist(), (-(log_probs.exp() * log_probs).sum(-1)).tolist()
 
@@ -130,10 +139,12 @@ def draw_along(loaded, texts: dict[str, dict], path: Path) -> None:
     save(figure, path)
 
 
-def run_of(folder: Path, task: str, **parameters) -> dict:
-    """The shipped hedgehog run of a task with these parameters."""
-    runs = read(folder / f"{task}.json")["runs"]
-    return next(run for run in runs if run["prompt"] == "hedgehog" and run["parameters"] == parameters)
+def run_of(loaded, path: Path, **parameters) -> dict:
+    """A task's first hedgehog run with these parameters. Raises InputError where there is none."""
+    for run in read(path, loaded)["runs"]:
+        if run["prompt"] == "hedgehog" and run["parameters"] == parameters:
+            return run
+    raise InputError(f"{path} holds no hedgehog story with {parameters}: run its script again")
 
 
 @torch.inference_mode()
@@ -144,10 +155,13 @@ def main() -> None:
     args = parser.parse_args()
     with one_line_errors():
         folder = args.results / short_name(args.model)
-        rows = read(folder / "experiments.json")["rows"]
-        texts = {"greedy": run_of(folder, "task1_greedy"), "sampled": run_of(folder, "task2_sampling"),
-                 "temperature 10": run_of(folder, "task3_temperature", temperature=10.0)}  # fmt: skip
         loaded = load_model(args.model, args.device, args.dtype)
+        rows = read(folder / "experiments.json", loaded)["rows"]
+        texts = {
+            "greedy": run_of(loaded, folder / "task1_greedy.json"),
+            "sampled": run_of(loaded, folder / "task2_sampling.json"),
+            "temperature 10": run_of(loaded, folder / "task3_temperature.json", temperature=10.0),
+        }
         draw_tradeoff(rows, folder / "tradeoff.png")
         draw_step(loaded, "hedgehog", folder / "step.png")
         draw_along(loaded, texts, folder / "along.png")

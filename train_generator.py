@@ -234,7 +234,7 @@ class Training:
         self.epoch_ends = np.cumsum([len(self.order(epoch)) for epoch in range(args.num_epochs)])  # in steps
         self.num_steps = int(self.epoch_ends[-1])
         self.step, self.best, self.seconds = 0, math.inf, 0.0
-        self.losses = []  # of the steps since the last evaluation
+        self.losses = []  # (sum, targets) of the steps since the last evaluation
         self.accelerator, self.parallel = accelerator, accelerator.prepare(self.model)
 
     def save(self) -> None:
@@ -314,8 +314,8 @@ class Training:
             optimizer.step()
             optimizer.zero_grad()
         self.step += 1
-        self.losses.append(total / targets_counted)
-        return self.losses[-1]
+        self.losses.append((total, targets_counted))
+        return total / targets_counted
 
     @torch.no_grad()
     def evaluate(self) -> dict:
@@ -325,8 +325,9 @@ class Training:
         """
         self.model.eval()
         total, counted, exact = 0.0, 0, []
-        for start in range(0, len(self.validation), self.args.batch_size):
-            rows = [self.validation[i] for i in range(start, min(start + self.args.batch_size, len(self.validation)))]
+        batch = max(1, min(self.args.batch_size, self.args.batch_tokens // self.args.max_length))
+        for start in range(0, len(self.validation), batch):
+            rows = [self.validation[i] for i in range(start, min(start + batch, len(self.validation)))]
             input_ids, targets = (tensor.to(self.device) for tensor in collate(rows))
             row, position = (targets != IGNORED).nonzero(as_tuple=True)  # of each target that counts: (counted,)
             targets = targets[row, position]
@@ -440,7 +441,8 @@ def check(training: Training, metrics: Metrics | None, progress: tqdm) -> bool:
     """Evaluates, shows and notes it, keeps the best model; returns whether the loss gap says to stop."""
     started, stop = time.perf_counter(), False
     if metrics:
-        train_loss = sum(training.losses) / len(training.losses)
+        sums, targets = zip(*training.losses, strict=True)
+        train_loss = sum(sums) / sum(targets)
         result = training.evaluate()
         training.seconds += time.perf_counter() - started
         metrics.add(step=training.step, train_loss=train_loss, **result, seconds=round(training.seconds))

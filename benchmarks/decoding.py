@@ -26,6 +26,7 @@ import task3_temperature  # noqa: E402
 import task4_nucleus  # noqa: E402
 from common import (  # noqa: E402
     PROMPTS,
+    InputError,
     add_model_flags,
     add_results_flag,
     find_folder,
@@ -33,12 +34,10 @@ from common import (  # noqa: E402
     make_row,
     one_line_errors,
     prompt_ids,
-    run_facts,
+    save_figures,
     setting_type,
-    short_name,
     token_by_token,
 )
-from generator import write_text  # noqa: E402
 from task1_greedy import choose as choose_greedy  # noqa: E402
 from task5_beam import beam_search  # noqa: E402
 
@@ -73,6 +72,7 @@ def our_tasks(loaded, prompts, new_tokens):
 
 def generate(model, ids, new_tokens, **settings):
     """transformers' own, with nothing of a generation config in its way and no end before the length."""
+    ids = ids.to(model.device)
     model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=new_tokens, eos_token_id=None, pad_token_id=0,
                    **{"do_sample": False, "top_k": 0, "top_p": 1.0, "temperature": 1.0, **settings})  # fmt: skip
 
@@ -90,10 +90,10 @@ def their_tasks(model, prompts, new_tokens):
             generate(model, ids, new_tokens, num_beams=num_beams, length_penalty=length_penalty)
 
 
-def open_theirs(name, dtype):
+def open_theirs(name, device, dtype):
     from transformers import AutoModelForCausalLM, GenerationConfig
 
-    model = AutoModelForCausalLM.from_pretrained(find_folder(name), dtype=getattr(torch, dtype)).eval()
+    model = AutoModelForCausalLM.from_pretrained(find_folder(name), dtype=getattr(torch, dtype)).to(device).eval()
     model.generation_config = GenerationConfig()
     return model
 
@@ -112,9 +112,11 @@ def main() -> None:
     add_results_flag(parser)
     args = parser.parse_args()
     with one_line_errors():
-        loaded, theirs = load_model(args.model, args.device, args.dtype), open_theirs(args.model, args.dtype)
+        loaded, theirs = load_model(args.model, args.device, args.dtype), open_theirs(args.model, args.device, args.dtype)
         prompts, new = [prompt_ids(loaded.tokenizer, name) for name in PROMPTS], args.new_tokens
-        story = prompts[0]
+        story, context = prompts[0], theirs.config.max_position_embeddings
+        if max(ids.shape[1] for ids in prompts) + new > context:
+            raise InputError(f"prompt and new tokens do not fit the context of {context}")
         works = {
             "one greedy stream": (
                 lambda: our_rows(loaded, story, choose_greedy, [{}], new),
@@ -135,11 +137,8 @@ def main() -> None:
             ratio = statistics.median(b / a for a, b in times)
             rows.append({"work": name, "seconds": [round(ours, 3), round(other, 3)], "ratio": round(ratio, 2)})
             print(json.dumps(rows[-1]), flush=True)
-        content = {"model": loaded.identity, **run_facts(args), "new_tokens": new, "rounds": args.rounds, "first": "ours",
-                   "rows": rows}  # fmt: skip
-        path = args.results / short_name(args.model) / f"decoding_speed_{args.dtype}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(content, indent=1) + "\n")
+        content = {"model": loaded.identity, "new_tokens": new, "rounds": args.rounds, "first": "ours", "rows": rows}
+        save_figures(args, f"decoding_speed_{args.dtype}.json", content)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import torch
 from conftest import PROMPT, random_model
 
 from common import Loaded
-from experiments import OUTSIDE, Request, distinct, draw, mean, repetition, settings, share, summary
+from experiments import OUTSIDE, Request, Sample, distinct, draw, mean, repetition, settings, share, summary
 
 REQUEST = Request("<|im_start|>x", "right", None)
 
@@ -76,7 +76,17 @@ def test_a_summary_counts_texts_and_compares_seeds_of_the_same_request_only(load
     greedy = draw(loaded, REQUEST, {"temperature": 0, "top_k": 0, "top_p": 1.0}, 4, 12)
     found = summary([REQUEST, REQUEST._replace(expected=greedy[0].text)], [greedy, greedy])
     assert (found["answers"], found["distinct_texts"]) == (8, 2)
-    assert found["pairs_differ"]["value"] == 0 and found["right"]["value"] == 0.5
+    assert found["pairs_differ"]["value"] == 0 and found["log_prob"]["low"] == found["log_prob"]["high"]
+
+
+def test_many_answers_to_few_requests_have_wide_intervals():
+    """Once, 200 greedy answers to 20 requests counted as 200: the interval was three times too narrow."""
+    def alike(right):
+        return [Sample('{"a": 1}' if right else '{"a": 2}', 5, True, -1.0, 1.0, 0.0)] * 10
+    request = Request("x", '{"a": 1}', None)
+    found = summary([request] * 20, [alike(i % 2) for i in range(20)])["right"]
+    assert found["value"] == 0.5
+    assert found["high"] - found["low"] == pytest.approx(2 * 1.96 * 0.5 / math.sqrt(20), abs=0.05)
 
 
 def test_every_setting_of_the_exercise_is_measured_once():
