@@ -322,7 +322,7 @@ def decode(model, ids, choose, rows, eos_ids, max_new_tokens, context_len=None, 
     texts.select([0] * len(rows))
     for remaining in reversed(range(max_new_tokens)):
         tokens = choose(logits, [rows[i] for i in live])
-        log_probs = logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
+        log_probs = logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
         yield from zip(live, tokens.tolist(), log_probs.tolist(), strict=True)
         alive = [i for i, token in enumerate(tokens.tolist()) if token not in eos_ids]
         if not alive or not remaining:

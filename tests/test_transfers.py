@@ -202,8 +202,8 @@ def test_requests_are_varied(training):
     assert share(r"\b(rub|usd|eur|gbp)\b") > 0.01
     assert share(r"\d rubles? and \d+ kopec?ks?") > 0.01
     assert share(r"\d+ (kopeck|kopek|cent|penny)\b") > 0.01
-    assert 0.02 < sum(transfer.contractor.lower() in transfer.request for transfer in training) / len(training) < 0.1
-    assert 0.02 < sum(transfer.contractor.upper() in transfer.request for transfer in training) / len(training) < 0.08
+    assert 0.1 < sum(transfer.contractor.lower() in transfer.request for transfer in training) / len(training) < 0.16
+    assert 0.1 < sum(transfer.contractor.upper() in transfer.request for transfer in training) / len(training) < 0.16
 
 
 def test_contractors_are_people_and_companies_mostly_made_up(training):
