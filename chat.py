@@ -29,6 +29,7 @@ from common import (
     added_tokens,
     answer,
     check_setting,
+    check_unicode,
     first_line,
     flag,
     load_model,
@@ -79,8 +80,8 @@ def conversation_ids(tokenizer, messages):
     in where the control tokens have been found. Raises InputError for text that is not Unicode, and for a conversation
     that the template does not know.
     """
-    if any(re.search("[\ud800-\udfff]", message.content) for message in messages):
-        raise InputError("the message is not valid UTF-8")
+    for message in messages:
+        check_unicode("message", message.content)
     marks = {f"\ue000{number}\ue001": message for number, message in enumerate(messages)}
     try:
         rendered = tokenizer.apply_chat_template(

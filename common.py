@@ -225,12 +225,17 @@ def prompt_ids(tokenizer, prompt):
     """
     if not prompt.strip():
         raise InputError("the prompt is empty")
-    if re.search("[\ud800-\udfff]", prompt):
-        raise InputError("the prompt is not valid UTF-8")
+    check_unicode("prompt", prompt)
     text = PROMPTS.get(prompt, prompt)
     if IM_START in text:
         return torch.tensor([tokenizer.encode(text, add_special_tokens=False)])
     return chat_ids(tokenizer, [("system", STORYTELLER), ("user", text)])
+
+
+def check_unicode(name, text):
+    """Raises InputError for bytes that no terminal should have sent: Python keeps them as surrogates."""
+    if re.search("[\ud800-\udfff]", text):
+        raise InputError(f"the {name} is not valid UTF-8")
 
 
 def chat_ids(tokenizer, messages):
@@ -640,7 +645,7 @@ class Results:
     def __init__(self, args):
         """Raises InputError when the folder cannot be written."""
         script = Path(sys.argv[0])
-        self.path = args.results / short_name(args.model) / f"{script.stem}.json"
+        self.path = results_folder(args) / f"{script.stem}.json"
         self.start, self.added, self.content = time.perf_counter(), 0, None
         self.args = args
         with writing(self.path):
@@ -697,9 +702,14 @@ def run_key(run):
     return json.dumps([run["prompt"], run["parameters"], run["sample"]], sort_keys=True)
 
 
+def results_folder(args):
+    """Where the results of the model that the flags name are."""
+    return args.results / short_name(args.model)
+
+
 def save_figures(args, name, content):
     """Write a script's figures to <results>/<model>/<name>, with what must stand beside them; returns the path."""
-    path = args.results / short_name(args.model) / name
+    path = results_folder(args) / name
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps({**run_facts(args), **content}, ensure_ascii=False, indent=1) + "\n")

@@ -20,6 +20,8 @@ import numpy as np
 from scipy.stats import binomtest, bootstrap
 from tqdm import tqdm
 
+import task3_temperature
+import task4_nucleus
 from common import (
     PROMPTS,
     RIGHT_JSON,
@@ -32,10 +34,10 @@ from common import (
     make_row,
     one_line_errors,
     prompt_ids,
+    results_folder,
     run_facts,
     save_figures,
     setting_type,
-    short_name,
     writing,
 )
 from corpus.chatml import STORYTELLER, chatml
@@ -45,8 +47,8 @@ from evaluate_generator import keeps_hero
 from strategies import choose
 from task5_beam import beam_search, rank
 
-TEMPERATURES = (0.001, 0.1, 0.5, 1.0, 10.0)  # the exercise's
-NUCLEI = ((1.0, 0.9), (1.0, 0.15), (0.5, 0.9), (0.5, 0.15))
+EXERCISE_DRAWS = [(setting["temperature"], setting.get("top_p", 1.0))
+                  for setting in task3_temperature.SETTINGS + task4_nucleus.SETTINGS]  # fmt: skip
 BEAMS = (1, 2, 4, 8, 16)
 PENALTIES = (0.0, 0.5, 1.0, 2.0)
 TEMPERATURE_SWEEP = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
@@ -89,8 +91,8 @@ def held_out_requests(count: int) -> list[Request]:
 
 def settings() -> list[dict]:
     """The exercise's settings and the sweeps between them, each once."""
-    found = [(temperature, 1.0) for temperature in (*TEMPERATURES, *TEMPERATURE_SWEEP)]
-    found += [*NUCLEI, *((temperature, 0.9) for temperature in TEMPERATURE_SWEEP), *((1.0, top_p) for top_p in TOP_P_SWEEP)]
+    found = EXERCISE_DRAWS + [(temperature, top_p) for top_p in (1.0, 0.9) for temperature in TEMPERATURE_SWEEP]
+    found += [(1.0, top_p) for top_p in TOP_P_SWEEP]
     return [{"temperature": t, "top_k": 0, "top_p": p} for t, p in dict.fromkeys(found)]
 
 
@@ -211,9 +213,8 @@ def tasks(args) -> list[tuple[str, str, list[Request], dict | None]]:
         "held-out stories": [request for request in held_out if request.hero],
         "held-out transfers": [request for request in held_out if request.expected],
     }
-    exercise = {*((t, 1.0) for t in TEMPERATURES), *NUCLEI}
     drawn = [("draws", kind, requests, setting) for setting in settings() for kind, requests in kinds.items()
-             if kind in PROMPTS or (setting["temperature"], setting["top_p"]) in exercise]  # fmt: skip
+             if kind in PROMPTS or (setting["temperature"], setting["top_p"]) in EXERCISE_DRAWS]  # fmt: skip
     return drawn + [("beams", kind, requests, None) for kind, requests in kinds.items()]
 
 
@@ -227,7 +228,7 @@ def measure(loaded, what: str, requests: list[Request], setting: dict | None, ar
 
 def finished_rows(args, head: dict) -> list[dict]:
     """The rows of an earlier run of the same work; a file of any other is kept aside."""
-    path = args.results / short_name(args.model) / FILE
+    path = results_folder(args) / FILE
     if not path.exists():
         return []
     try:

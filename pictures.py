@@ -25,16 +25,16 @@ from common import (  # noqa: E402
     load_model,
     one_line_errors,
     prompt_ids,
-    short_name,
+    results_folder,
     step,
     writing,
 )
 from generator import write_aside  # noqa: E402
-from task3_temperature import apply_temperature  # noqa: E402
+from task3_temperature import SETTINGS, apply_temperature  # noqa: E402
 from task4_nucleus import nucleus_ids  # noqa: E402
 
 BLUE, ORANGE, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#999999"
-TEMPERATURES = (0.001, 0.1, 0.5, 1.0, 10.0)
+TEMPERATURES = [setting["temperature"] for setting in SETTINGS]
 TOP_P = 0.9
 SHOWN_TOKENS = 12  # of a distribution
 SHOWN_STEPS = 120  # of a text
@@ -154,7 +154,7 @@ def main() -> None:
     add_results_flag(parser)
     args = parser.parse_args()
     with one_line_errors():
-        folder = args.results / short_name(args.model)
+        folder = results_folder(args)
         loaded = load_model(args.model, args.device, args.dtype)
         rows = read(folder / "experiments.json", loaded)["rows"]
         texts = {

@@ -28,6 +28,7 @@ def choose(logits, rows):
     return sample(apply_temperature(logits, column(rows, "temperature")), [row.generator for row in rows])
 
 
+SETTINGS = [{"temperature": temperature} for temperature in (0.001, 0.1, 0.5, 1.0, 10.0)]
+
 if __name__ == "__main__":
-    settings = [{"temperature": temperature} for temperature in (0.001, 0.1, 0.5, 1.0, 10.0)]
-    run_task(__doc__, settings, token_by_token(choose), samples=1)
+    run_task(__doc__, SETTINGS, token_by_token(choose), samples=1)

@@ -45,6 +45,7 @@ def choose(logits, rows):
     return sample(logits, [row.generator for row in rows])
 
 
+SETTINGS = [{"temperature": temperature, "top_p": top_p} for temperature in (1.0, 0.5) for top_p in (0.9, 0.15)]
+
 if __name__ == "__main__":
-    settings = [{"temperature": temperature, "top_p": top_p} for temperature in (1.0, 0.5) for top_p in (0.9, 0.15)]
-    run_task(__doc__, settings, token_by_token(choose), samples=1)
+    run_task(__doc__, SETTINGS, token_by_token(choose), samples=1)

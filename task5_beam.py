@@ -57,7 +57,8 @@ def rank(candidates, length_penalty):
     return sorted(scored, key=lambda pair: -pair[0])
 
 
+SETTINGS = [{"num_beams": num_beams, "length_penalty": length_penalty}
+            for num_beams, length_penalty in ((1, 1.0), (4, 1.0), (4, 0.5), (4, 2.0), (8, 1.0))]
+
 if __name__ == "__main__":
-    settings = [{"num_beams": num_beams, "length_penalty": length_penalty}
-                for num_beams, length_penalty in ((1, 1.0), (4, 1.0), (4, 0.5), (4, 2.0), (8, 1.0))]
-    run_task(__doc__, settings, by_beams(beam_search, rank))
+    run_task(__doc__, SETTINGS, by_beams(beam_search, rank))

@@ -24,6 +24,7 @@ sys.path.insert(0, str(ROOT))
 import task2_sampling  # noqa: E402
 import task3_temperature  # noqa: E402
 import task4_nucleus  # noqa: E402
+import task5_beam  # noqa: E402
 from common import (  # noqa: E402
     PROMPTS,
     InputError,
@@ -39,12 +40,8 @@ from common import (  # noqa: E402
     token_by_token,
 )
 from task1_greedy import choose as choose_greedy  # noqa: E402
-from task5_beam import beam_search  # noqa: E402
 
 NO_EOS = frozenset()
-TEMPERATURES = (0.001, 0.1, 0.5, 1.0, 10.0)
-NUCLEI = ((1.0, 0.9), (1.0, 0.15), (0.5, 0.9), (0.5, 0.15))
-BEAMS = ((1, 1.0), (4, 1.0), (4, 0.5), (4, 2.0), (8, 1.0))
 
 
 def our_rows(loaded, ids, choose, settings, new_tokens):
@@ -57,16 +54,16 @@ def our_rows(loaded, ids, choose, settings, new_tokens):
 
 def our_beams(loaded, ids, new_tokens):
     """One search per number of beams: the length penalties share it."""
-    for num_beams in dict.fromkeys(num_beams for num_beams, _ in BEAMS):
-        beam_search(loaded.model, ids, num_beams, NO_EOS, new_tokens)
+    for num_beams in dict.fromkeys(setting["num_beams"] for setting in task5_beam.SETTINGS):
+        task5_beam.beam_search(loaded.model, ids, num_beams, NO_EOS, new_tokens)
 
 
 def our_tasks(loaded, prompts, new_tokens):
     for ids in prompts:
         our_rows(loaded, ids, choose_greedy, [{}], new_tokens)
         our_rows(loaded, ids, task2_sampling.choose, [{}] * 3, new_tokens)
-        our_rows(loaded, ids, task3_temperature.choose, [{"temperature": t} for t in TEMPERATURES], new_tokens)
-        our_rows(loaded, ids, task4_nucleus.choose, [{"temperature": t, "top_p": p} for t, p in NUCLEI], new_tokens)
+        our_rows(loaded, ids, task3_temperature.choose, task3_temperature.SETTINGS, new_tokens)
+        our_rows(loaded, ids, task4_nucleus.choose, task4_nucleus.SETTINGS, new_tokens)
         our_beams(loaded, ids, new_tokens)
 
 
@@ -80,14 +77,10 @@ def generate(model, ids, new_tokens, **settings):
 def their_tasks(model, prompts, new_tokens):
     for ids in prompts:
         generate(model, ids, new_tokens)
-        for _ in range(3):
-            generate(model, ids, new_tokens, do_sample=True)
-        for temperature in TEMPERATURES:
-            generate(model, ids, new_tokens, do_sample=True, temperature=temperature)
-        for temperature, top_p in NUCLEI:
-            generate(model, ids, new_tokens, do_sample=True, temperature=temperature, top_p=top_p)
-        for num_beams, length_penalty in BEAMS:
-            generate(model, ids, new_tokens, num_beams=num_beams, length_penalty=length_penalty)
+        for setting in [{}] * 3 + task3_temperature.SETTINGS + task4_nucleus.SETTINGS:
+            generate(model, ids, new_tokens, do_sample=True, **setting)
+        for setting in task5_beam.SETTINGS:
+            generate(model, ids, new_tokens, **setting)
 
 
 def open_theirs(name, device, dtype):
