@@ -147,7 +147,7 @@ class Conversation:
             step(self.loaded.model, torch.tensor([ids[known:]]), cache)
         self.cache, self.read = cache, ids
 
-    def reply(self, turns, user, ids, settings, tick):
+    def reply(self, turns, user, ids, settings, watch):
         """Yield the pieces of the answer's text. At its end, or when it is stopped after its first token, it is the turn
         that follows `turns`."""
         from tokenizers.decoders import DecodeStream
@@ -158,7 +158,8 @@ class Conversation:
         cache = copy.deepcopy(self.cache) if settings.get("num_beams", 1) > 1 else self.cache
         stream, backend = DecodeStream(skip_special_tokens=False), loaded.tokenizer.backend_tokenizer
         try:
-            for token in continue_ids(loaded.model, torch.tensor([ids]), loaded.eos_ids, cache=cache, tick=tick, **settings):
+            for token in continue_ids(loaded.model, torch.tensor([ids]), loaded.eos_ids, cache=cache, watch=watch,
+                                      **settings):
                 written.append(token)
                 if token not in loaded.eos_ids:
                     piece = stream.step(backend, token) or ""
@@ -272,7 +273,7 @@ class Chat:
         settings["max_new_tokens"] = min(self.settings["max_new_tokens"], room)
         with tqdm(total=settings["max_new_tokens"], unit="token", leave=False,
                   disable=None if self.strategy == "beam" else True) as bar:
-            reply = conversation.reply(turns, user, ids, settings, lambda length: bar.update(length - bar.n))
+            reply = conversation.reply(turns, user, ids, settings, lambda step: bar.update(step.length - bar.n))
             with closing(reply):
                 try:
                     for piece in reply:

@@ -390,7 +390,8 @@ def by_beams(beam_search, rank):
     def write(loaded, ids, rows, max_new_tokens, tick):
         for num_beams in dict.fromkeys(row.parameters["num_beams"] for row in rows):
             start = time.perf_counter()
-            found = beam_search(loaded.model, ids, num_beams, loaded.eos_ids, max_new_tokens, tick=tick)
+            found = beam_search(loaded.model, ids, num_beams, loaded.eos_ids, max_new_tokens,
+                                watch=lambda step: tick(step.length))
             seconds = time.perf_counter() - start
             for row in rows:
                 if row.parameters["num_beams"] == num_beams:

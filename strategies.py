@@ -30,11 +30,11 @@ def choose(logits, rows):
 
 
 def continue_ids(model, ids, eos_ids, *, temperature=1.0, top_k=0, top_p=1.0, num_beams=1, length_penalty=1.0,
-                 seed=None, max_new_tokens=200, context_len=None, cache=None, tick=lambda length: None):
+                 seed=None, max_new_tokens=200, context_len=None, cache=None, watch=lambda step: None):
     """The generated ids, one by one, of one continuation of ids (1, T); the last is an EOS unless the limit came first.
 
     Temperature 0 is greedy, top_k 0 and top_p 1 keep every token, no seed means other random numbers at every call.
-    More than one beam means beam search, which yields the whole winner at its end, and calls `tick(length)` meanwhile. A
+    More than one beam means beam search, which yields the whole winner at its end, and calls `watch(step)` meanwhile. A
     `cache` that holds the first tokens of `ids` is gone on with, and changed. Raises InputError, a ValueError, for
     settings that cannot be, at the call and not at the first token.
     """
@@ -57,7 +57,7 @@ def continue_ids(model, ids, eos_ids, *, temperature=1.0, top_k=0, top_p=1.0, nu
         raise InputError(f"num beams must be at most the vocabulary, {model.config.vocab_size}, not {num_beams}")
     if (top_k, top_p) != (0, 1):
         raise InputError("beam search draws nothing: leave top k and top p alone with more than one beam")
-    return best_beam(model, ids, num_beams, length_penalty, eos_ids, max_new_tokens, context_len, cache, tick)
+    return best_beam(model, ids, num_beams, length_penalty, eos_ids, max_new_tokens, context_len, cache, watch)
 
 
 def best_beam(model, ids, num_beams, length_penalty, *rest):

@@ -22,10 +22,21 @@ class Candidate(NamedTuple):
     ended: bool
 
 
-def beam_search(model, ids, num_beams, eos_ids, max_new_tokens, context_len=None, cache=None, tick=lambda length: None):
+class Step(NamedTuple):
+    """A step of the search: its pool (live * num_beams,), best first, and which of it went where, as places in the pool."""
+
+    length: int  # generated tokens so far
+    parents: torch.Tensor  # the live candidate that is continued, as a place in `alive` of the step before
+    tokens: torch.Tensor
+    totals: torch.Tensor  # summed log-probability
+    finished: torch.Tensor  # (up to num_beams,)
+    alive: torch.Tensor  # (up to num_beams,)
+
+
+def beam_search(model, ids, num_beams, eos_ids, max_new_tokens, context_len=None, cache=None, watch=lambda step: None):
     """Continue ids (1, T) until `num_beams` candidates ended, or to the limit, where the live ones are cut off.
 
-    Returns every finished candidate, in the order of finishing; `tick(length)` is called after each token.
+    Returns every finished candidate, in the order of finishing; `watch(step)` is called with each Step.
     """
     texts, scores, finished = Rows(model, ids, context_len, cache), torch.zeros(1, dtype=torch.float64), []
     for length in range(1, max_new_tokens + 1):
@@ -36,14 +47,15 @@ def beam_search(model, ids, num_beams, eos_ids, max_new_tokens, context_len=None
         parents, tokens = order // num_beams, offers.indices.flatten()[order]
         ended = torch.isin(tokens, torch.tensor(list(eos_ids), dtype=torch.long))
         # 3. Those that end among the first num_beams are finished.
-        for i in ended[:num_beams].nonzero()[:, 0].tolist():
+        ending = ended[:num_beams].nonzero()[:, 0]
+        for i in ending.tolist():
             written = texts.ids[parents[i], ids.shape[1]:].tolist()
             finished.append(Candidate([*written, tokens[i].item()], totals[i].item(), True))
-        tick(length)
-        if len(finished) >= num_beams:
-            return finished
         # 4. The best num_beams of those that do not end live on: the beam refills.
         alive = (~ended).nonzero()[:num_beams, 0]
+        watch(Step(length, parents, tokens, totals, ending, alive))
+        if len(finished) >= num_beams:
+            return finished
         texts.select(parents[alive].tolist())
         texts.append(tokens[alive])
         scores = totals[alive]  # (live,)

@@ -74,6 +74,20 @@ def test_one_beam_is_greedy(seed, prompt):
     assert [candidate.ids for candidate in found] == continuations(model, prompt, choose, [None])
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_what_is_watched_is_the_ranked_pool_of_each_step(seed, prompt):
+    steps, model = [], random_model(seed, vocab=8)
+    beam_search(model, prompt, 3, {0}, 6, watch=steps.append)
+    assert [step.length for step in steps] == list(range(1, len(steps) + 1))
+    live = [[]]
+    for step in steps:
+        texts = [[*live[parent], token] for parent, token in zip(step.parents.tolist(), step.tokens.tolist(), strict=True)]
+        assert len(texts) == 3 * len(live) and step.totals.tolist() == sorted(step.totals.tolist(), reverse=True)
+        assert [texts[i] for i in step.finished] == [text for text in texts[:3] if text[-1] == 0]
+        live = [texts[i] for i in step.alive]
+        assert live == [text for text in texts if text[-1] != 0][:3]
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_past_the_context_equals_recomputation(seed, prompt):
     """Every prediction past the context sees exactly the last `context` tokens."""
