@@ -41,11 +41,15 @@ SHOWN_STEPS = 120  # of a text
 
 
 def read(path: Path, loaded) -> dict:
-    """A result file. Raises InputError where it is missing, or of other weights."""
+    """A result file. Raises InputError where it is missing, corrupt, or of other weights."""
     if not path.exists():
         raise InputError(f"there is no {path}: run the script that writes it first")
-    content = json.loads(path.read_text("utf-8"))
-    if content["model"] != loaded.identity:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        model = content["model"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is corrupt: run its script again") from error
+    if model != loaded.identity:
         raise InputError(f"{path} was written by other weights: run its script again")
     return content
 

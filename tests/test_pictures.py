@@ -35,6 +35,10 @@ def test_files_of_other_weights_and_missing_ones_are_refused(loaded, tmp_path):
     assert run_of(loaded, path) == run
     with pytest.raises(InputError, match="no hedgehog story"):
         run_of(loaded, path, temperature=10.0)
+    for broken in ('{"model": ', "[]", "{}"):
+        path.write_text(broken, "utf-8")
+        with pytest.raises(InputError, match="corrupt"):
+            read(path, loaded)
 
 
 def test_a_curve_is_sorted_and_an_unfinished_file_is_an_error():
