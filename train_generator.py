@@ -27,6 +27,7 @@ from tqdm import tqdm
 from transformers import DynamicCache
 
 from corpus import held_out_documents, training_documents
+from corpus.names import without_names
 from dataset import IGNORED, TokenBlocks, batches, collate, epoch_batches, read_texts, write_blocks
 from generator import GeneratorConfig, GeneratorTransformer, write_aside, write_text
 from tokenizer import CONTROL_TOKENS, END_OF_TEXT, IM_END, id_count, make_tokenizer
@@ -45,7 +46,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     data = parser.add_argument_group("data")
     data.add_argument("--text", nargs="+", metavar="PATH", help="books instead of the built-in corpus: files, folders, URLs")
-    data.add_argument("--num-documents", type=positive_int, default=125_000, help="size of the built-in corpus (%(default)s)")
+    data.add_argument("--num-documents", type=positive_int, default=120_000, help="size of the built-in corpus (%(default)s)")
     data.add_argument("--tokenizer", default="bpe", help="bpe (default), char, word, or the path of a tokenizer.json")
     data.add_argument("--vocab-size", type=positive_int, default=2048, help="tokens in a vocabulary trained here (%(default)s)")
     data.add_argument("--max-length", type=positive_int, help="tokens in a training window (512; with --text 192)")
@@ -192,6 +193,8 @@ def prepare(args: argparse.Namespace, work: Path) -> None:
     else:
         make_config(args)  # an impossible shape is an error before any text is read
         texts = first_characters(make_documents(args, "tokenizer"), TOKENIZER_CHARACTERS)
+        if args.tokenizer == "bpe" and not args.text:
+            texts = without_names(texts)
         tokenizer = make_tokenizer(args.tokenizer, texts, args.vocab_size)
     write_aside(work / "tokenizer.json", lambda path: tokenizer.save(str(path)))
     ids = {"bos_id": tokenizer.token_to_id(END_OF_TEXT), "eos_id": tokenizer.token_to_id(IM_END)}

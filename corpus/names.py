@@ -6,7 +6,8 @@ A name is held out by its own hash, so a name is in training or in the held-out 
 import random
 import re
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 from functools import cache
 
 FIRST_NAMES = {
@@ -52,7 +53,9 @@ ENDINGS = {
     "family": "ov ez er man son ton ley well ski enko ini ard ford en ak ic aro as off".split(),
     "firm": "o a ex ix on ium ity ia era ora ent io us ax ona ella um en is eto".split(),
 }
-RUDE = re.compile("shit|fuck|cunt|cock|dick|slut|tit|piss|cum|poo|nazi|rape|fart|sperm|anus|slave")
+WORD = re.compile(r"[^\W\d_]+")
+# Never in a made-up name: rude words, and the exercise's own hero.
+UNWANTED = re.compile("shit|fuck|cunt|cock|dick|slut|tit|piss|cum|poo|nazi|rape|fart|sperm|anus|slave|sonic")
 
 
 def reserved(*parts: str) -> bool:
@@ -71,13 +74,22 @@ def next_letters() -> dict[str, list[str]]:
     return follow
 
 
-def spelled_like_names(rng: random.Random) -> str:
-    """A name, letter by letter: each is drawn from those that follow the two before it in real names."""
+@cache
+def last_letters(kind: str) -> set[str]:
+    """The two letters that training names of this kind end with, but those that end both his names and hers."""
+    ends = {key: {word[-2:] for word in words if not reserved(word)} for key, words in KINDS.items()}
+    other = {"he": "she", "she": "he"}.get(kind)
+    return ends[kind] - ends[other] if other else ends[kind]
+
+
+def spelled_like_names(rng: random.Random, kind: str) -> str:
+    """A name, letter by letter: each is drawn from those that follow the two before it in real names. Its end tells he from
+    she, or a decoder could not."""
     while True:
         name = ""
         while not name.endswith(".") and len(name) < 13:
             name += rng.choice(next_letters()[name[-2:]])
-        if 4 <= len(name) < 13 and not RUDE.search(name):
+        if 4 <= len(name) < 13 and name[-3:-1] in last_letters(kind) and not UNWANTED.search(name):
             return name[:-1].capitalize()
 
 
@@ -89,14 +101,14 @@ def built_of_syllables(rng: random.Random, kind: str) -> str:
             stem += rng.choice(INNER_CODAS) + rng.choice(INNER_ONSETS) + rng.choice(VOWELS[:9])
         ending = rng.choice(ENDINGS[kind])
         name = stem + rng.choice(CODAS if ending[0] in "aeiouy" else CODAS_BEFORE_CONSONANT) + ending
-        if not RUDE.search(name):
+        if not UNWANTED.search(name):
             return name.capitalize()
 
 
 def made_up(rng: random.Random, kind: str) -> str:
     """A name that is in no list but by chance. Half of them end like nothing in particular, or a decoder would not copy the
     end of a name but guess it."""
-    return spelled_like_names(rng) if rng.random() < 0.5 else built_of_syllables(rng, kind)
+    return (spelled_like_names if rng.random() < 0.5 else built_of_syllables)(rng, kind)
 
 
 def name_word(rng: random.Random, kind: str, held_out: bool, made_up_share: float) -> str:
@@ -110,3 +122,15 @@ def name_word(rng: random.Random, kind: str, held_out: bool, made_up_share: floa
 def first_name(rng: random.Random, pronoun: str, held_out: bool = False, made_up_share: float = 0.7) -> str:
     """A first name from the training names, or from the reserved ones where `held_out`."""
     return name_word(rng, pronoun, held_out, made_up_share)
+
+
+def without_names(texts: Iterable[str]) -> list[str]:
+    """The texts without their names, that is without capitalised words that are seldom written small.
+
+    A tokenizer trained on them spells a name in short pieces that all names share. Long ones, learned from names, are rare in
+    the next name, and a decoder swaps what is rare for what it knows: "Jane" became "Janedert".
+    """
+    texts = list(texts)
+    counts = Counter(word for text in texts for word in WORD.findall(text))
+    names = {word for word in counts if word[0].isupper() and counts[word] > counts[word.lower()]}
+    return [WORD.sub(lambda match: "" if match[0] in names else match[0], text) for text in texts]

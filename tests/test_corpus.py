@@ -1,12 +1,14 @@
 """The corpus as training sees it: the exercise's own frame, both kinds of documents, the exercise itself left out."""
 
 import itertools
+import random
 
 import pytest
 
 from common import input_text_hedgehog, input_text_json
 from corpus import STORY_SHARE, held_out_documents, training_documents
 from corpus.chatml import JSON_MACHINE, STORYTELLER, chatml
+from corpus.names import FIRST_NAMES, reserved, spelled_like_names, without_names
 
 
 @pytest.fixture(scope="module")
@@ -55,3 +57,18 @@ def test_no_training_document_asks_what_the_exercise_asks(documents):
     prompts = {document.prompt for document in documents}
     assert not prompts & {input_text_hedgehog, input_text_json}
     assert not prompts & {document.prompt for document in held_out_documents(500, 200)}
+
+
+def test_a_tokenizer_learns_from_no_name():
+    """Long pieces learned from names made "Janedert" of "Jane": only what also stands in small letters stays."""
+    texts = ["The fox met Jane. Jane saw the fox.", "Pay MIKE, the cook. The Cook and a cook: Élise."]
+    expected = ["The fox met .  saw the fox.", "Pay , the cook. The Cook and a cook: ."]
+    assert without_names(["pay", *texts]) == ["pay", *expected]
+
+
+@pytest.mark.parametrize(("kind", "other"), [("he", "she"), ("she", "he")])
+def test_the_end_of_a_first_name_tells_he_from_she(kind, other):
+    """Names drawn letter by letter told nothing, and Jane became "he"."""
+    rng, theirs = random.Random(3), {name[-2:] for name in FIRST_NAMES[other] if not reserved(name)}
+    names = [spelled_like_names(rng, kind) for _ in range(300)]
+    assert len(set(names)) > 150 and not theirs & {name[-2:] for name in names}
