@@ -96,18 +96,20 @@ class RotaryPositions(nn.Module):
     def __init__(self, config: GeneratorConfig):
         super().__init__()
         frequencies = config.rope_theta ** (-torch.arange(0, config.head_dim, 2) / config.head_dim)
-        angles = torch.outer(torch.arange(config.max_position_embeddings), frequencies).repeat(1, 2)
-        self.register_buffer("cos", angles.cos(), persistent=False)  # (context, head_dim)
-        self.register_buffer("sin", angles.sin(), persistent=False)
+        angles = torch.outer(torch.arange(config.max_position_embeddings), frequencies)  # (context, head_dim / 2)
+        self.register_buffer("cos", angles.cos().repeat(1, 2), persistent=False)  # (context, head_dim)
+        self.register_buffer("sin", torch.cat((-angles.sin(), angles.sin()), dim=1), persistent=False)
 
     def forward(self, past: int, new: int) -> tuple[Tensor, Tensor]:  # -> twice (new, head_dim)
         return self.cos[past : past + new], self.sin[past : past + new]
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """x: (rows, heads, new, head_dim), the pairs being dimensions i and i + head_dim / 2 as in Qwen2."""
-    first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((-second, first), dim=-1) * sin
+    """x: (rows, heads, new, head_dim), the pairs being dimensions i and i + head_dim / 2 as in Qwen2.
+
+    A pair (a, b) becomes (a cos - b sin, b cos + a sin); `sin` carries the sign.
+    """
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
 
 
 class Attention(nn.Module):
@@ -121,20 +123,22 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(config.hidden_size, config.num_key_value_heads * config.head_dim)
         self.o_proj = nn.Linear(config.num_attention_heads * config.head_dim, config.hidden_size, bias=False)
 
+    def heads(self, x: Tensor, new: int) -> Tensor:  # (rows * new, heads * head_dim) -> (rows, heads, new, head_dim)
+        return x.view(-1, new, x.shape[-1] // self.head_dim, self.head_dim).transpose(1, 2)
+
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, cache) -> Tensor:
-        q, k, v = (
-            project(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (rows, heads, new, head_dim)
-            for project in (self.q_proj, self.k_proj, self.v_proj)
-        )
+        new = len(cos)
+        q, k, v = (self.heads(project(x), new) for project in (self.q_proj, self.k_proj, self.v_proj))
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         if cache is not None:
             k, v = cache.update(k, v, self.layer)  # (rows, kv_heads, past + new, head_dim)
         # The query heads that share a key and value head lie behind one another, as so many more queries.
-        q = q.unflatten(1, (k.shape[1], -1)).flatten(2, 3)  # (rows, kv_heads, group * new, head_dim)
-        scores = (q * self.head_dim**-0.5 @ k.transpose(2, 3)).unflatten(2, (-1, x.shape[1]))
-        weights = (scores + mask.to(scores.dtype)).softmax(dim=-1).flatten(2, 3)  # (rows, kv_heads, group * new, past + new)
-        mixed = (weights @ v).unflatten(2, (-1, x.shape[1])).flatten(1, 2)  # (rows, heads, new, head_dim)
-        return self.o_proj(mixed.transpose(1, 2).flatten(2))
+        q = q.reshape(-1, len(mask), self.head_dim)  # (rows * kv_heads, group * new, head_dim)
+        k, v = k.flatten(0, 1), v.flatten(0, 1)  # (rows * kv_heads, past + new, head_dim)
+        scores = torch.baddbmm(mask, q, k.transpose(1, 2), alpha=self.head_dim**-0.5)
+        mixed = scores.softmax(dim=-1) @ v  # (rows * kv_heads, group * new, head_dim)
+        mixed = mixed.view(-1, x.shape[-1] // self.head_dim, new, self.head_dim)  # (rows, heads, new, head_dim)
+        return self.o_proj(mixed.transpose(1, 2).reshape(x.shape))
 
 
 class FeedForward(nn.Module):
@@ -175,6 +179,7 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(Block(config, i, dropout) for i in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.rotary = RotaryPositions(config)
+        self.group = config.num_attention_heads // config.num_key_value_heads  # query heads to a key and value head
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, input_ids: Tensor, cache) -> Tensor:
@@ -183,11 +188,12 @@ class Decoder(nn.Module):
         if past + new > context:
             raise ValueError(f"{past + new} tokens do not fit the context of {context}")
         cos, sin = self.rotary(past, new)
-        x = self.dropout(self.embed_tokens(input_ids))
-        mask = torch.full((new, past + new), -torch.inf, dtype=x.dtype, device=x.device).triu(past + 1)  # sees no later
+        x = self.dropout(self.embed_tokens(input_ids.flatten()))  # (rows * new, hidden)
+        mask = torch.full((self.group, new, past + new), -torch.inf, dtype=x.dtype, device=x.device)
+        mask = mask.triu(past + 1).flatten(0, 1)  # (group * new, past + new): no position sees a later one
         for layer in self.layers:
             x = layer(x, cos, sin, mask, cache)
-        return self.norm(x)
+        return self.norm(x).view(*input_ids.shape, -1)
 
 
 class GeneratorTransformer(nn.Module):
