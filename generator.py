@@ -288,6 +288,7 @@ class GeneratorTransformer(nn.Module):
                 "tokenizer_class": "PreTrainedTokenizerFast",
                 "model_max_length": self.config.max_position_embeddings,
                 "clean_up_tokenization_spaces": False,
+                "model_input_names": ["input_ids", "attention_mask"],  # or model.generate(**tokenizer(...)) can fail
                 "chat_template": CHAT_TEMPLATE,
                 **{name.replace("_id", ""): self.tokenizer.id_to_token(i) for name, i in tokens.items()},
             },
