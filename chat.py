@@ -12,10 +12,13 @@ In the conversation /help lists the commands; quit, /quit or Ctrl-D ends it, Ctr
 import argparse
 import copy
 import json
+import math
+import os
 import re
+import signal
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,6 +65,7 @@ HELP = """\
 /save FILE                    the conversation as JSON
 /quit, quit, Ctrl-D           the end; Ctrl-C stops an answer
 Anything else is a message; one that is to begin with / begins with a space."""
+BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -89,6 +93,8 @@ def conversation_ids(tokenizer, messages):
             chat_template=None if tokenizer.chat_template else CHAT_TEMPLATE, tokenize=False, add_generation_prompt=True)
     except Exception as error:  # a template raises what it likes
         raise InputError(f"the model's chat template refuses the conversation: {first_line(error)}") from error
+    if list(marks)[-1] not in rendered:  # a template for pictures, say, finds no text in a text
+        raise InputError("the model's chat template leaves the message out")
     control = tokenizer.get_added_vocab()  # {token: id}
     ids, text = [], ""
     for part in re.split(f"({added_tokens(tokenizer)}|\ue000\\d+\ue001)", rendered):
@@ -101,6 +107,13 @@ def conversation_ids(tokenizer, messages):
         else:
             text += part
     return ids + plain_ids(tokenizer, text)
+
+
+def unsettled(tokenizer, token):
+    """Whether the text up to `token` may still change: one wrong byte among <0xF0> <0x9F> ... breaks the whole run of
+    them, and an id without a token does not end the run."""
+    name = tokenizer.id_to_token(token)
+    return name is None or BYTE_TOKEN.fullmatch(name) is not None
 
 
 class Conversation:
@@ -152,29 +165,32 @@ class Conversation:
         that follows `turns`."""
         from tokenizers.decoders import DecodeStream
 
-        loaded, written, shown, whole = self.loaded, [], "", False
+        loaded, written, shown, held = self.loaded, [], "", []
         self.read_ids(ids[:-1])
-        # Beams reorder the cache, so they get one of their own.
-        cache = copy.deepcopy(self.cache) if settings.get("num_beams", 1) > 1 else self.cache
+        cache, beams = self.cache, settings.get("num_beams", 1) > 1
+        if beams:
+            cache = copy.deepcopy(cache)  # beams reorder it
+        else:
+            self.forget()  # an interrupt may come between two layers
         stream, backend = DecodeStream(skip_special_tokens=False), loaded.tokenizer.backend_tokenizer
         try:
             for token in continue_ids(loaded.model, torch.tensor([ids]), loaded.eos_ids, cache=cache, watch=watch,
                                       **settings):
                 written.append(token)
                 if token not in loaded.eos_ids:
-                    piece = stream.step(backend, token) or ""
+                    held.append(token)
+                    piece = ""
+                    if not unsettled(backend, token):
+                        piece, held = stream.step(backend, held) or "", []
                     shown += piece
                     yield piece
             yield answer(loaded, written)[len(shown):]  # the bytes of a character that was never completed
-            whole = True
+            if not beams:
+                self.cache, self.read = cache, [*ids, *written][: cache.get_seq_length()]
         finally:
             if written:
                 kept = tuple(token for token in written if token not in loaded.eos_ids)
                 self.turns = [*turns, (user, Message("assistant", answer(loaded, written), kept))]
-            if not whole:
-                self.forget()  # an interrupt may have come between two layers
-            elif cache is self.cache:
-                self.read = [*ids, *written][: cache.get_seq_length()]
 
 
 class Chat:
@@ -244,9 +260,14 @@ class Chat:
         messages = self.conversation.messages(self.conversation.turns)
         content = [{"role": message.role, "content": message.content} for message in messages]
         try:
-            write_text(Path(path).expanduser(), json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+            file = Path(path).expanduser().resolve()  # what is written moves into the file's place: not into a link's
+            if file.exists() and not file.is_file():
+                raise InputError(f"cannot write {path}: it is no ordinary file")
+            write_text(file, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+        except InputError:
+            raise
         except (OSError, ValueError, RuntimeError) as error:  # the last two for what is no file name
-            raise InputError(f"cannot write {path}: {first_line(error)}") from error
+            raise InputError(f"cannot write {path}: {first_line(error.__cause__ or error)}") from error
         self.note(f"saved in {path}")
 
     def note(self, text):
@@ -279,7 +300,8 @@ class Chat:
                     for piece in reply:
                         first = first or time.perf_counter()
                         bar.clear()
-                        print(CONTROL_CHARACTERS.sub("\ufffd", piece) if sys.stdout.isatty() else piece, end="", flush=True)
+                        terminal = sys.stdout and sys.stdout.isatty()  # a closed stdout is None
+                        print(CONTROL_CHARACTERS.sub("\ufffd", piece) if terminal else piece, end="", flush=True)
                 finally:
                     if first:
                         print(flush=True)
@@ -291,6 +313,19 @@ class Chat:
             self.note(f"{tokens} tokens, {rate:.0f} tokens/s, first token after {first - start:.2f} s")
 
 
+class Interrupts:
+    """Ctrl-C, but not twice within half a second: a key held down must not lose the answer that it stopped."""
+
+    def __init__(self):
+        self.last = -math.inf
+
+    def __call__(self, *_):
+        now = time.monotonic()
+        if now - self.last > 0.5:
+            self.last = now
+            raise KeyboardInterrupt
+
+
 def lines(decorated):
     """What the user types: from a terminal with editing and history, or line by line from a pipe."""
     if not decorated:
@@ -299,10 +334,15 @@ def lines(decorated):
     from prompt_toolkit import PromptSession
     from prompt_toolkit.history import FileHistory
 
+    class KeptHistory(FileHistory):
+        def store_string(self, string):
+            with suppress(OSError):  # a full disk is no reason to end the conversation
+                super().store_string(string)
+
     try:
         history = Path.home() / ".decode_chat_history"
-        history.touch()
-        session = PromptSession(history=FileHistory(str(history)))
+        history.open("ab").close()
+        session = PromptSession(history=KeptHistory(str(history)))
     except (OSError, RuntimeError):  # no home, or none that can be written
         session = PromptSession()
     while True:
@@ -312,6 +352,18 @@ def lines(decorated):
             continue  # Ctrl-C clears the line
         except EOFError:
             return
+
+
+@contextmanager
+def output_errors():
+    """A full disk and the like become an InputError; a reader who left does not."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit would fail again
+        raise InputError(f"cannot go on: {first_line(error)}") from error
 
 
 def parse_arguments():
@@ -328,7 +380,7 @@ def parse_arguments():
 
 
 def main():
-    with one_line_errors():
+    with one_line_errors(), output_errors():
         args = parse_arguments()
         streams = [stream for stream in (sys.stdin, sys.stdout, sys.stderr) if stream]
         for stream in streams:
@@ -342,9 +394,12 @@ def main():
             chat.ask(args.once.strip())
             return
         if decorated:
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the terminal must get its echo back
             print(f"{loaded.identity['name']}, {loaded.identity['parameters']:,} parameters. /help lists the commands.")
-        failed = False
+        failed, interrupts = False, Interrupts()
         for line in lines(decorated):
+            if decorated:
+                signal.signal(signal.SIGINT, interrupts)  # anew: prompt_toolkit has its own
             try:
                 if not chat.handle(line.rstrip("\n")):
                     break

@@ -1,11 +1,14 @@
 """chat.py: what the user types stays text, the cache is reused, and a person at a terminal gets what they expect."""
 
+import copy
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import termios
+import time
 from pathlib import Path
 
 import pexpect
@@ -159,6 +162,40 @@ def test_the_pieces_make_the_text_and_never_show_half_a_character(seed):
     assert "".join(pieces) == conversation.turns[-1][1].content
 
 
+@pytest.fixture(scope="module")
+def byte_fallback(loaded):
+    """A random model whose tokenizer writes what it has no token for as bytes, <0xF0> <0x9F> ..., as Llama's does."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
+    from transformers import PreTrainedTokenizerFast
+
+    tokens = ["<|im_end|>", "<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), "\u2581a", "b", "\u2581the", "\u2581"]
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.BPE(vocabulary, [], byte_fallback=True, unk_token="<unk>"))
+    tokenizer.add_special_tokens([AddedToken("<|im_end|>", special=True)])
+    tokenizer.normalizer = normalizers.Replace(" ", "\u2581")
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(),
+                                           decoders.Strip(" ", 1, 0)])  # fmt: skip
+    model = random_model(1, vocab=len(tokens) + 20, context=600)  # more ids than tokens, as in Qwen
+    return Loaded(model, PreTrainedTokenizerFast(tokenizer_object=tokenizer), frozenset([0]), {})
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_byte_fallback_tokenizer_streams_exactly_what_it_decodes(byte_fallback, seed):
+    """Once, DecodeStream raised "Invalid prefix encountered": a wrong byte changes those before it, shown already."""
+    conversation = Conversation(byte_fallback, "s")
+    _, _, pieces = ask(conversation, "hi", temperature=30.0, seed=seed, max_new_tokens=60)
+    written = conversation.turns[-1][1]
+    assert "".join(pieces) == written.content == byte_fallback.tokenizer.decode(written.ids)
+
+
+def test_a_template_that_leaves_the_message_out_is_refused(byte_fallback):
+    """Once, a chat template that changes its messages, or looks for parts in them, had the model answer without any."""
+    tokenizer = copy.deepcopy(byte_fallback.tokenizer)
+    tokenizer.chat_template = "{% for message in messages %}{{ message.content[0].text }}{% endfor %}"
+    with pytest.raises(InputError, match="leaves the message out"):
+        conversation_ids(tokenizer, [Message("system", "s"), Message("user", "hi")])
+
+
 @pytest.mark.parametrize("text", ["Жил-был ёжик. 🦔👨‍👩‍👧 é 中文", "🦔" * 5])
 def test_characters_of_several_tokens_come_whole(loaded, text, monkeypatch):
     """Bytes of Russian and emoji are single tokens in the shipped vocabulary."""
@@ -239,6 +276,31 @@ def test_a_reader_who_leaves_is_no_traceback():
     assert len(done.stdout) == 5 and "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("text", ["Hi\n", "/help\n"])
+def test_an_output_that_is_full_is_one_line(text):
+    """Once, a full disk was a traceback."""
+    script = f"printf '{text}' | {sys.executable} chat.py --max-new-tokens 3 > /dev/full"
+    done = subprocess.run(script, shell=True, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "error: cannot go on: [Errno 28] No space left on device\n")
+
+
+def test_a_closed_output_is_no_traceback():
+    """Once, sys.stdout, None then, was asked whether it is a terminal."""
+    script = f"{sys.executable} chat.py --max-new-tokens 3 --once Hi >&-"
+    done = subprocess.run(script, shell=True, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_save_writes_what_a_link_points_to_and_replaces_nothing_but_files(tmp_path):
+    """Once, /save put a file in the place of a link, a pipe, or, for root, of /dev/null."""
+    (tmp_path / "link.json").symlink_to(tmp_path / "talk.json")
+    os.mkfifo(tmp_path / "pipe")
+    code, _, err = piped(text=f"/save {tmp_path}/link.json\n/save {tmp_path}/pipe\n/save {tmp_path}\n")
+    assert code == 2 and err.count("it is no ordinary file") == 2
+    assert (tmp_path / "link.json").is_symlink() and json.loads((tmp_path / "talk.json").read_text("utf-8"))
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def test_a_seed_repeats_a_conversation_and_retry_does_not_repeat_an_answer():
     text = "Tell me a story.\n/retry\n"
     first, again, other = (piped("--seed", seed, "--max-new-tokens", "30", text=text)[1] for seed in ("1", "1", "2"))
@@ -267,6 +329,7 @@ def test_a_message_longer_than_the_context_is_refused_and_the_next_one_answered(
 # ----------------------------------------------------------------------------------------------------- at a terminal
 
 PROMPT = r"\x1b\[\?2004h"  # prompt_toolkit asks for pastes in brackets when it begins to read a line
+WRITING = r"\x1b\[\?2004l[^\x1b]{20}"  # and no more when it ends: an answer begins
 
 
 @pytest.fixture
@@ -308,7 +371,7 @@ def test_a_conversation_at_a_terminal(terminal):
 def test_ctrl_c_stops_an_answer_and_clears_the_line_and_ctrl_d_ends(terminal, tmp_path):
     child = terminal("--max-new-tokens", "100000", "--temperature", "5", "--strategy", "sampling")
     child.send("Tell me a story.\r")
-    child.expect("story.*\n.{20}")
+    child.expect(WRITING)
     child.kill(signal.SIGINT)
     child.expect(PROMPT)
     child.send("half a li")
@@ -350,3 +413,46 @@ def test_a_terminal_that_is_not_utf_8(terminal):
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 0
+
+
+def test_ctrl_c_held_down_stops_one_answer_and_keeps_it(terminal, tmp_path):
+    """Once, a second interrupt within milliseconds could lose the answer that the first one stopped."""
+    child = terminal("--max-new-tokens", "100000", "--temperature", "5", "--strategy", "sampling")
+    child.send("Tell me a story.\r")
+    child.expect(WRITING)
+    for _ in range(15):
+        child.send("\x03")
+        time.sleep(0.01)
+    child.send(f"/save {tmp_path}/talk.json\r")
+    child.expect("saved in")
+    assert json.loads(Path(tmp_path, "talk.json").read_text("utf-8"))[2]["content"]
+
+
+@pytest.mark.parametrize("when", ["from the start", "after a message"])
+def test_a_history_that_cannot_be_written_is_done_without(terminal, tmp_path, when):
+    """Once, it was a traceback, and ENTER to continue."""
+    history = tmp_path / ".decode_chat_history"
+    if when == "from the start":
+        history.mkdir()
+    child = terminal("--max-new-tokens", "3")
+    child.send("Hi\r")
+    child.expect(PROMPT)
+    if when == "after a message":
+        history.unlink()
+        history.mkdir()
+    child.send("quit\r")
+    child.expect(pexpect.EOF)
+    assert "Traceback" not in child.before
+
+
+def test_a_terminal_gets_its_echo_back_at_sigterm(terminal):
+    """Once, SIGTERM left the terminal raw: what was typed in the shell afterwards was not seen."""
+    child = terminal()
+    echoes = termios.tcgetattr(child.child_fd)[3] & termios.ECHO
+    child.kill(signal.SIGTERM)
+    child.expect(r"\x1b\[\?2004l")
+    time.sleep(0.5)
+    assert not echoes and termios.tcgetattr(child.child_fd)[3] & termios.ECHO
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 143
