@@ -47,8 +47,8 @@ from evaluate_generator import keeps_hero
 from strategies import choose
 from task5_beam import beam_search, rank
 
-EXERCISE_DRAWS = [(setting["temperature"], setting.get("top_p", 1.0))
-                  for setting in task3_temperature.SETTINGS + task4_nucleus.SETTINGS]  # fmt: skip
+EXERCISE_DRAWS = [(0.0, 1.0), *((setting["temperature"], setting.get("top_p", 1.0))
+                                for setting in task3_temperature.SETTINGS + task4_nucleus.SETTINGS)]  # fmt: skip
 BEAMS = (1, 2, 4, 8, 16)
 PENALTIES = (0.0, 0.5, 1.0, 2.0)
 TEMPERATURE_SWEEP = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)

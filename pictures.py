@@ -75,7 +75,7 @@ def curve(rows: list[dict], kind: str, top_p: float, figure: str) -> list[tuple]
 
 def draw_tradeoff(rows: list[dict], path: Path) -> None:
     """What temperature buys and what it costs: different stories, and JSON that is right."""
-    panels = (("json", "right", "JSON right (share)"), ("hedgehog", "ended", "stories that end (share)"),
+    panels = (("json", "right", "JSON right (share)"), ("hedgehog", "kept", "stories that keep their hero (share)"),
               ("hedgehog", "distinct_2", "story diversity (distinct-2)"))  # fmt: skip
     figure, axes = plt.subplots(len(panels), 1, figsize=(8, 8), sharex=True, layout="constrained")
     for axis, (kind, name, label) in zip(axes, panels, strict=True):

@@ -62,7 +62,7 @@ def test_probability_and_entropy_along_a_text(loaded):
 
 @torch.no_grad()
 def test_the_pictures_are_drawn(loaded, tmp_path):
-    rows = [row(t, p, kind, right=0.5, ended=0.5, distinct_2=0.5) for t in (0, 1) for p in (1.0, 0.9)
+    rows = [row(t, p, kind, right=0.5, kept=0.5, distinct_2=0.5) for t in (0, 1) for p in (1.0, 0.9)
             for kind in ("json", "hedgehog")]  # fmt: skip
     draw_tradeoff(rows, tmp_path / "tradeoff.png")
     draw_step(loaded, "<|im_start|>x", tmp_path / "step.png")
