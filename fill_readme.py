@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from common import InputError, one_line_errors, shorten, writing
-from experiments import mean, share
+from experiments import mean
 from generator import write_text
 from task3_temperature import SETTINGS as TEMPERATURES
 from task4_nucleus import SETTINGS as NUCLEI
@@ -38,11 +38,11 @@ STORY_COLUMNS = {
     ("hedgehog", "ended"): (("story ends", "сказка кончается"), True),
     ("hedgehog", "kept"): (("keeps its hero", "держит героя"), True),
     ("hedgehog", "distinct_texts"): (("different texts", "разных текстов"), False),
-    ("hedgehog", "distinct_2"): (("distinct-2 of two", "distinct-2 двух"), False),
+    ("hedgehog", "distinct_2"): (("distinct-2 of two stories", "distinct-2 двух сказок"), False),
     ("hedgehog", "repetition"): (("rep-4", "rep-4"), True),
     ("hedgehog", "log_prob"): (("log-probability of a token", "лог-вероятность токена"), False),
     ("hedgehog", "entropy"): (("entropy", "энтропия"), False),
-    ("hedgehog", "outside"): (("draws outside the top 0.9", "выбор вне верхних 0,9"), True),
+    ("hedgehog", "outside"): (("draws outside the top 0.9", "выборы вне верхних 0,9"), True),
     ("held-out stories", "kept"): (("held-out stories keep their hero", "отложенные сказки держат героя"), True),
 }
 BEAM_COLUMNS = (
@@ -54,8 +54,8 @@ BEAM_COLUMNS = (
 EVALUATION_LINES = {
     "transfers_exact": (("500 held-out transfers, greedy: the JSON exact",
                          "500 отложенных переводов, жадно: JSON в точности верен"), "{:.1%}"),
-    "stories_ended": (("200 stories for held-out heroes: end by themselves within 400 tokens",
-                       "200 сказок про отложенных героев: кончаются сами за 400 токенов"), "{:.1%}"),
+    "stories_ended": (("200 stories for held-out heroes, temperature 0.8, top_p 0.95: end within 400 tokens",
+                       "200 сказок про отложенных героев, температура 0,8, top_p 0,95: кончаются за 400 токенов"), "{:.1%}"),
     "stories_keeping_name_and_animal": (("keep the asked name and animal to the end",
                                          "держат заданные имя и зверя до конца"), "{:.1%}"),
     "distinct_first_sentences": (("distinct first sentences", "разных первых предложений"), "{}"),
@@ -103,14 +103,17 @@ def table(rows: list[list[str]]) -> str:
     return "\n".join([head, "|" + "---|" * len(rows[0]), *body]) + "\n"
 
 
-def cell(figure, is_share: bool) -> str:
-    """A figure with its 95 % interval, where it has one."""
+def cell(figure, is_share: bool, language: int) -> str:
+    """A figure with its 95 % interval, where it has one; Russian has decimal commas."""
     if not isinstance(figure, dict):
         return str(figure)
     value, low, high = (100 * figure[key] if is_share else figure[key] for key in ("value", "low", "high"))
-    digits, unit, to = (0, " %", "–") if is_share else (2, "", "–" if low >= 0 else " … ")
-    interval = f" ({low:.{digits}f}{to}{high:.{digits}f})" if low < high else ""
-    return f"{value:.{digits}f}{unit}{interval}".replace("-", "−")
+    if is_share:
+        text, interval = f"{value:.1f}".removesuffix(".0") + " %", f" ({low:.0f}–{high:.0f})"
+    else:
+        text, interval = f"{value:.2f}", f" ({low:.2f}{'–' if low >= 0 else ' … '}{high:.2f})"
+    text = (text + interval * (low < high)).replace("-", "−")
+    return text.replace(".", ",") if language else text
 
 
 def draws(kind: str, temperature: float, top_p: float) -> dict:
@@ -120,6 +123,14 @@ def draws(kind: str, temperature: float, top_p: float) -> dict:
             if (row["setting"]["temperature"], row["setting"]["top_p"]) == (temperature, top_p):
                 return row
     raise InputError(f"experiments.json holds no {kind} at temperature {temperature}, top_p {top_p}")
+
+
+def exact(row: dict, name: str):
+    """A figure of a row; without its interval where all answers were the same text, for then nothing was drawn."""
+    figure = row[name]
+    if isinstance(figure, dict) and row["distinct_texts"] == 1:
+        return {key: figure["value"] for key in figure}
+    return figure
 
 
 def setting_name(setting: dict, language: int) -> str:
@@ -132,7 +143,8 @@ def draws_table(settings: list[dict], columns: dict, language: int) -> str:
     rows = [[SETTING[language], *(label[language] for label, _ in columns.values())]]
     for setting in settings:
         key = (setting.get("temperature", 1.0), setting.get("top_p", 1.0))
-        figures = [cell(draws(kind, *key)[name], is_share) for (kind, name), (_, is_share) in columns.items()]
+        figures = [cell(exact(draws(kind, *key), name), is_share, language)
+                   for (kind, name), (_, is_share) in columns.items()]  # fmt: skip
         rows.append([setting_name(setting, language), *figures])
     return table(rows)
 
@@ -147,19 +159,21 @@ def beams_table(language: int) -> str:
         story, stories, transfers = found["hedgehog"][0], found["held-out stories"], found["held-out transfers"]
         greedy = [search[0] for search in searches["held-out stories"]]  # one beam
         better = [one["log_prob"] > plain["log_prob"] + 1e-6 for one, plain in zip(stories, greedy, strict=True)]
-        rows.append([
-            setting_name(setting, language), f"{story['log_prob']:.2f}", str(story["words"]),
-            YES_NO[found["json"][0]["right"]][language], cell(share(one["right"] for one in transfers), True),
-            cell(share(better), True), cell(mean([one["words"] for one in stories]), False),
-            cell(mean([one["repetition"] for one in stories]), True), cell(share(one["kept"] for one in stories), True),
-        ])  # fmt: skip
+        shares = [mean([float(one["right"]) for one in transfers]), mean([float(flag) for flag in better]),
+                  mean([one["repetition"] for one in stories]), mean([float(one["kept"]) for one in stories])]  # fmt: skip
+        right, likelier, repeated, kept = (cell(figure, True, language) for figure in shares)
+        sums = {"value": story["log_prob"], "low": 0, "high": 0}
+        rows.append([setting_name(setting, language), cell(sums, False, language), str(story["words"]),
+                     YES_NO[found["json"][0]["right"]][language], right, likelier,
+                     cell(mean([one["words"] for one in stories]), False, language), repeated, kept])  # fmt: skip
     return table(rows)
 
 
 def evaluation_table(language: int) -> str:
     """What evaluate_generator.py measured of the shipped decoder."""
     summary = read("evaluation.json")["summary"]
-    rows = [(label[language], shape.format(summary[name])) for name, (label, shape) in EVALUATION_LINES.items()]
+    rows = [(label[language], shape.format(summary[name]).replace(".", ".,"[language]))
+            for name, (label, shape) in EVALUATION_LINES.items()]  # fmt: skip
     return table([[label[language] for label in EVALUATION_HEADS], *rows])
 
 
@@ -200,8 +214,8 @@ def folded_text(run: dict, language: int) -> str:
     """A story that opens on a click, its lines wrapped, and only the beginning of one that never ended."""
     text = run["text"] if run["stop"] == "eos" else run["text"][:SHOWN_CHARACTERS] + " …"
     text = "\n".join(textwrap.fill(line, 110) for line in text.split("\n"))
-    length, stop = f"{run['new_tokens']} {TOKENS[language]}", STOPS[run["stop"]][language]
-    summary = f"{STORY[language]}, {run_name(run, language)}: {length}, {stop}"
+    length, stop = f"{TOKENS[language]}: {run['new_tokens']}", STOPS[run["stop"]][language]
+    summary = f"{STORY[language]}, {run_name(run, language)}; {length}; {stop}"
     return f"<details><summary>{summary}</summary>\n\n<pre>\n{html.escape(text, quote=False)}\n</pre>\n\n</details>\n"
 
 

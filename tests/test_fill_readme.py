@@ -10,7 +10,7 @@ import pytest
 
 import fill_readme
 from common import InputError
-from fill_readme import PAGES, PARTS, ROOT, cell, code, filled, folded_text, table
+from fill_readme import PAGES, PARTS, ROOT, cell, code, exact, filled, folded_text, table
 
 PAGE_TEXTS = {name: (ROOT / name).read_text("utf-8") for name in PAGES}
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)]+)\)|(?:src|srcset|href)=\"([^\"]+)\"")
@@ -87,10 +87,18 @@ def test_every_command_names_a_script_and_flags_that_exist():
 
 
 def test_a_figure_shows_its_interval_and_a_share_its_percent():
-    assert cell({"value": 0.5, "low": 0.43, "high": 0.57}, True) == "50 % (43–57)"
-    assert cell({"value": 1.25, "low": 1.25, "high": 1.25}, False) == "1.25"
-    assert cell({"value": -0.4, "low": -0.45, "high": -0.36}, False) == "−0.40 (−0.45 … −0.36)"
-    assert cell(200, False) == "200"
+    assert cell({"value": 0.5, "low": 0.43, "high": 0.57}, True, 0) == "50 % (43–57)"
+    assert cell({"value": 0.975, "low": 0.975, "high": 0.975}, True, 1) == "97,5 %"
+    assert cell({"value": 1.25, "low": 1.25, "high": 1.25}, False, 0) == "1.25"
+    assert cell({"value": -0.4, "low": -0.45, "high": -0.36}, False, 0) == "−0.40 (−0.45 … −0.36)"
+    assert cell(200, False, 0) == "200"
+
+
+def test_one_text_drawn_200_times_has_no_interval():
+    """An interval of 98 to 100 % beside a strategy that draws nothing would be nonsense."""
+    figure = {"value": 1.0, "low": 0.98, "high": 1.0}
+    assert exact({"distinct_texts": 1, "right": figure}, "right") == {"value": 1.0, "low": 1.0, "high": 1.0}
+    assert exact({"distinct_texts": 2, "right": figure}, "right") == figure
 
 
 def test_texts_cannot_break_the_page():
