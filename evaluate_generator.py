@@ -97,7 +97,7 @@ def summarize(transfers: list[dict], stories: list[dict]) -> dict:
 
 
 def markdown(summary: dict) -> str:
-    """The summary as the table that README.md quotes."""
+    """The summary as a table for people."""
     rows = (
         (f"{summary['transfers']} held-out transfers, greedy: the JSON exact", f"{summary['transfers_exact']:.1%}"),
         (f"{summary['stories']} stories for held-out heroes: end by themselves within {MAX_NEW_TOKENS} tokens",
