@@ -404,6 +404,20 @@ def test_a_paste_of_several_lines_is_one_message_and_the_history_is_kept(termina
     assert json.loads(Path(tmp_path, "again.json").read_text("utf-8"))[1]["content"] == "first line\nsecond line"
 
 
+def test_a_very_long_message_at_a_terminal_is_refused_and_the_next_one_answered(terminal):
+    child = terminal("--max-new-tokens", "3", "--strategy", "greedy")
+    child.send(f"\x1b[200~{'a fox and ' * 1000}\x1b[201~\r")
+    child.expect(r"error: with the message there are \d+ tokens")
+    child.expect(PROMPT)
+    child.send("Hi\r")
+    child.expect(r"\x1b\[\?2004l[^\x1b]*\w")
+    child.expect(PROMPT)
+    child.send("quit\r")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+
+
 def test_a_terminal_that_is_not_utf_8(terminal):
     child = terminal("--max-new-tokens", "5", "--strategy", "sampling", "--temperature", "50", PYTHONIOENCODING="ascii",
                      LC_ALL="C")  # fmt: skip
