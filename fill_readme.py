@@ -11,7 +11,7 @@ import html
 import json
 import re
 import textwrap
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from common import InputError, one_line_errors, shorten, writing
@@ -89,9 +89,10 @@ def read_text(path: Path) -> str:
     return path.read_text("utf-8")
 
 
-def read(name: str) -> dict:
-    """A result file of the shipped decoder. Raises InputError where it is missing."""
-    return json.loads(read_text(RESULTS / name))
+@cache
+def read(path: Path) -> dict:
+    """A result file, parsed once for all the cells that quote it. Raises InputError where it is missing."""
+    return json.loads(read_text(path))
 
 
 # ------------------------------------------------------------------------------------------------------------ tables
@@ -118,7 +119,7 @@ def cell(figure, is_share: bool, language: int) -> str:
 
 def draws(kind: str, temperature: float, top_p: float) -> dict:
     """The figures of a kind of request at a setting. Raises InputError where they were not measured."""
-    for row in read("experiments.json")["rows"]:
+    for row in read(RESULTS / "experiments.json")["rows"]:
         if (row["what"], row["kind"]) == ("draws", kind):
             if (row["setting"]["temperature"], row["setting"]["top_p"]) == (temperature, top_p):
                 return row
@@ -151,7 +152,7 @@ def draws_table(settings: list[dict], columns: dict, language: int) -> str:
 
 def beams_table(language: int) -> str:
     """A line per setting of the exercise: what beam search chose on its two prompts, and how it does on held-out ones."""
-    searches = {row["kind"]: row["searches"] for row in read("experiments.json")["rows"] if row["what"] == "beams"}
+    searches = {row["kind"]: row["searches"] for row in read(RESULTS / "experiments.json")["rows"] if row["what"] == "beams"}
     rows = [[SETTING[language], *(label[language] for label in BEAM_COLUMNS)]]
     for setting in BEAMS:
         found = {kind: [next(one for one in search if one.items() >= setting.items()) for search in of_kind]
@@ -171,7 +172,7 @@ def beams_table(language: int) -> str:
 
 def evaluation_table(language: int) -> str:
     """What evaluate_generator.py measured of the shipped decoder."""
-    summary = read("evaluation.json")["summary"]
+    summary = read(RESULTS / "evaluation.json")["summary"]
     rows = [(label[language], shape.format(summary[name]).replace(".", ".,"[language]))
             for name, (label, shape) in EVALUATION_LINES.items()]  # fmt: skip
     return table([[label[language] for label in EVALUATION_HEADS], *rows])
@@ -190,7 +191,7 @@ def training_table(path: Path, language: int) -> str:
 
 def texts(task: str, settings: list[dict], language: int) -> str:
     """The texts of a task at the exercise's settings: stories folded, JSON in a table."""
-    runs = [run for run in read(f"{task}.json")["runs"] if run["parameters"] in settings]
+    runs = [run for run in read(RESULTS / f"{task}.json")["runs"] if run["parameters"] in settings]
     runs.sort(key=lambda run: (settings.index(run["parameters"]), run["sample"]))
     rows = [[label[language] for label in JSON_HEADS]]
     for run in runs:
@@ -222,7 +223,7 @@ def folded_text(run: dict, language: int) -> str:
 def printed(language: int) -> str:
     """The beginning of what task 1 prints, for the first screen; the same in both languages."""
     parts = [f"=== {run['prompt']}\n{textwrap.fill(textwrap.shorten(run['text'], 400, placeholder=' …'), 120)}"
-             for run in read("task1_greedy.json")["runs"]]  # fmt: skip
+             for run in read(RESULTS / "task1_greedy.json")["runs"]]  # fmt: skip
     return "```text\n" + "\n\n".join(parts) + "\n```\n"
 
 

@@ -119,10 +119,9 @@ def test_an_unknown_part_is_an_error_and_other_text_stays(monkeypatch):
         filled(page.replace("one", "two"), 0)
 
 
-def test_a_missing_result_file_is_one_line(monkeypatch, tmp_path):
-    monkeypatch.setattr(fill_readme, "RESULTS", tmp_path)
+def test_a_missing_result_file_is_one_line(tmp_path):
     with pytest.raises(InputError, match="run the script"):
-        fill_readme.read("experiments.json")
+        fill_readme.read(tmp_path / "experiments.json")
 
 
 def test_a_table_is_markdown():
