@@ -9,6 +9,7 @@ import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from functools import cache
+from pathlib import Path
 
 FIRST_NAMES = {
     "he": (
@@ -45,17 +46,18 @@ ONSETS = "b bl br c ch cl d dr f fl fr g gl gr h j k kl kr l m n p pl pr qu r s 
 VOWELS = "a e i o u a e i o ai ea ee oo ou".split()
 CODAS = "n r l m s t ck x nd rn sh th d v lt b nt".split()
 CODAS_BEFORE_CONSONANT = "n r l m s t ck".split()
+VOWEL_LETTERS = "aeiouy"
 INNER_CODAS = " n r l m".split(" ")
 INNER_ONSETS = "b d f g k l m n p r s t v z".split()
 ENDINGS = {
-    "he": "o us in er ar ick on im ert ok".split(),
+    "he": "o us in er ar ick ic on im ert ok".split(),
     "she": "a ia ie elle ina y ette ita ora is".split(),
     "family": "ov ez er man son ton ley well ski enko ini ard ford en ak ic aro as off".split(),
     "firm": "o a ex ix on ium ity ia era ora ent io us ax ona ella um en is eto".split(),
 }
 WORD = re.compile(r"[^\W\d_]+")
 # Never in a made-up name: rude words, and the exercise's own hero.
-UNWANTED = re.compile("shit|fuck|cunt|cock|dick|slut|tit|piss|cum|poo|nazi|rape|fart|sperm|anus|slave|sonic")
+UNWANTED = re.compile("shit|fuck|cunt|cock|dick|slut|tit|piss|cum|poo|nazi|rape|fart|sperm|anus|slave|whor|bitch|arse|sonic")
 
 
 def reserved(*parts: str) -> bool:
@@ -100,15 +102,42 @@ def built_of_syllables(rng: random.Random, kind: str) -> str:
         if rng.random() < 0.25:
             stem += rng.choice(INNER_CODAS) + rng.choice(INNER_ONSETS) + rng.choice(VOWELS[:9])
         ending = rng.choice(ENDINGS[kind])
-        name = stem + rng.choice(CODAS if ending[0] in "aeiouy" else CODAS_BEFORE_CONSONANT) + ending
+        name = stem + rng.choice(CODAS if ending[0] in VOWEL_LETTERS else CODAS_BEFORE_CONSONANT) + ending
         if not UNWANTED.search(name):
             return name.capitalize()
 
 
+@cache
+def story_words() -> list[str]:
+    """The words that the plots are written in, but the shortest; those that begin sentences also with their capital."""
+    texts = (path.read_text("utf-8") for path in (Path(__file__).parent / "plots").glob("*.txt"))
+    return sorted({word for text in texts for word in WORD.findall(text) if len(word) >= 3})
+
+
+@cache
+def sentence_starts() -> list[str]:
+    return [word.lower() for word in story_words() if word[0].isupper()]
+
+
+def welded_of_words(rng: random.Random, kind: str) -> str:
+    """A name of the front of one ordinary word and the back of another, such as "Willet" of "will" and "basket".
+
+    The tokenizer spells ordinary words in few pieces, of which other names hold few: a decoder that had not seen them in names
+    lost "William" (Will + iam) and "Theo" (The + o).
+    """
+    while True:
+        front, back = rng.choice(sentence_starts())[: rng.randint(2, 5)], rng.choice(story_words())[-rng.randint(2, 4) :]
+        name = (front + back).capitalize()
+        speakable = (front[-1] in VOWEL_LETTERS) != (back[0] in VOWEL_LETTERS)
+        telling = kind not in FIRST_NAMES or name[-2:] in last_letters(kind)
+        if speakable and telling and len(name) >= 4 and name.lower() not in story_words() and not UNWANTED.search(name.lower()):
+            return name
+
+
 def made_up(rng: random.Random, kind: str) -> str:
-    """A name that is in no list but by chance. Half of them end like nothing in particular, or a decoder would not copy the
+    """A name that is in no list but by chance. Most of them end like nothing in particular, or a decoder would not copy the
     end of a name but guess it."""
-    return (spelled_like_names if rng.random() < 0.5 else built_of_syllables)(rng, kind)
+    return rng.choice((spelled_like_names, built_of_syllables, welded_of_words))(rng, kind)
 
 
 def name_word(rng: random.Random, kind: str, held_out: bool, made_up_share: float) -> str:

@@ -8,7 +8,7 @@ import pytest
 from common import input_text_hedgehog, input_text_json
 from corpus import STORY_SHARE, held_out_documents, training_documents
 from corpus.chatml import JSON_MACHINE, STORYTELLER, chatml
-from corpus.names import FIRST_NAMES, reserved, spelled_like_names, without_names
+from corpus.names import FIRST_NAMES, reserved, spelled_like_names, story_words, welded_of_words, without_names
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +64,15 @@ def test_a_tokenizer_learns_from_no_name():
     texts = ["The fox met Jane. Jane saw the fox.", "Pay MIKE, the cook. The Cook and a cook: Élise."]
     expected = ["The fox met .  saw the fox.", "Pay , the cook. The Cook and a cook: ."]
     assert without_names(["pay", *texts]) == ["pay", *expected]
+
+
+@pytest.mark.parametrize("kind", ["he", "she", "family", "firm"])
+def test_welded_names_hold_the_pieces_of_ordinary_words(kind):
+    """William and Theo were lost: Will and The, whole words of the tokenizer, began no name that training showed."""
+    rng = random.Random(3)
+    names = {welded_of_words(rng, kind) for _ in range(3000)}
+    assert len(names) > 1500 and not {name.lower() for name in names} & set(story_words())
+    assert all(any(name.startswith(word) for name in names) for word in ("The", "Will", "With"))
 
 
 @pytest.mark.parametrize(("kind", "other"), [("he", "she"), ("she", "he")])
