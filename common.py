@@ -288,9 +288,9 @@ class Rows:
 
         A `cache` that holds the first tokens of `ids` is gone on with, and changed.
         """
-        from transformers.cache_utils import DynamicCache
+        from cache import growing_cache
 
-        self.model, self.ids, self.cache = model, ids, DynamicCache() if cache is None else cache
+        self.model, self.ids, self.cache = model, ids, growing_cache() if cache is None else cache
         limits = [context_len, getattr(model.config, "max_position_embeddings", None), sys.maxsize]
         self.context = min(limit for limit in limits if limit)
 
@@ -637,7 +637,7 @@ def run_facts(args):
         "versions": {"python": platform.python_version(), "torch": torch.__version__,
                      "transformers": transformers.__version__, "tokenizers": tokenizers.__version__},
         "device": args.device, "dtype": args.dtype, "threads": torch.get_num_threads(),
-        "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])}
+        "command": shlex.join(["python", os.path.relpath(sys.argv[0], Path(__file__).resolve().parent), *sys.argv[1:]])}
 
 
 class Results:

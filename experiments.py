@@ -9,14 +9,22 @@ the same request are alike: over several requests a figure is the mean of the re
 """
 
 import argparse
+import contextlib
+import itertools
 import json
+import multiprocessing
 import os
 import random
+import signal
 import sys
+import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from scipy.stats import binomtest, bootstrap
 from tqdm import tqdm
 
@@ -25,6 +33,7 @@ import task4_nucleus
 from common import (
     PROMPTS,
     RIGHT_JSON,
+    InputError,
     add_model_flags,
     add_results_flag,
     answer,
@@ -218,12 +227,53 @@ def tasks(args) -> list[tuple[str, str, list[Request], dict | None]]:
     return drawn + [("beams", kind, requests, None) for kind, requests in kinds.items()]
 
 
-def measure(loaded, what: str, requests: list[Request], setting: dict | None, args) -> dict:
-    shown = tqdm(requests, desc=what, leave=False, disable=None)
-    if what == "beams":
-        return {"searches": [search(loaded, request, args.max_new_tokens) for request in shown]}
-    each = max(2, args.seeds // len(requests))
-    return summary(requests, [draw(loaded, request, setting, each, args.max_new_tokens) for request in shown])
+def answered(loaded, request: Request, setting: dict | None, seeds: int, max_new_tokens: int) -> tuple[list, float]:
+    """The answers to one request, or the winners of its beam searches, and the seconds it took."""
+    start = time.perf_counter()
+    if setting is None:
+        found = search(loaded, request, max_new_tokens)
+    else:
+        different = seeds if setting["temperature"] else 1  # at temperature 0 every seed writes the same text
+        found = draw(loaded, request, setting, different, max_new_tokens) * (seeds // different)
+    return found, time.perf_counter() - start
+
+
+def load_here(args, threads: int) -> None:
+    """A process's start: its own copy of the model. It ends with the main process, even if that is killed."""
+    global loaded_here
+    threading.Thread(target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True).start()
+    torch.set_num_threads(threads)
+    loaded_here = load_model(args.model, args.device, args.dtype)
+
+
+def answered_here(*work) -> tuple[list, float]:
+    return answered(loaded_here, *work)
+
+
+@contextlib.contextmanager
+def side_by_side(args, loaded):
+    """A `map` for `answered`, over processes: the steps of a small model are too short to keep several cores busy."""
+    if args.processes == 1:
+        yield lambda works: (answered(loaded, *work) for work in works)
+        return
+    pool = ProcessPoolExecutor(args.processes, multiprocessing.get_context("spawn"), load_here,
+                               (args, torch.get_num_threads()))  # fmt: skip
+
+    def spread(works):
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the processes inherit it: Ctrl-C is for this one to act on
+        try:
+            return pool.map(answered_here, *zip(*works, strict=True))
+        finally:
+            signal.signal(signal.SIGINT, handler)
+
+    try:
+        yield spread
+    except BrokenProcessPool:
+        raise InputError("a process died, perhaps of too little memory: try --processes 1") from None
+    finally:
+        for process in multiprocessing.active_children():
+            process.kill()  # what it is at would only be thrown away
+        pool.shutdown(cancel_futures=True)
 
 
 def finished_rows(args, head: dict) -> list[dict]:
@@ -251,22 +301,31 @@ def main() -> None:
                         help="held-out stories, and twice as many transfers (%(default)s)")  # fmt: skip
     parser.add_argument("--max-new-tokens", type=setting_type("max_new_tokens"), default=400, metavar="N",
                         help="stop here if the model does not end by itself (%(default)s)")  # fmt: skip
+    parser.add_argument("--processes", type=setting_type("samples"), default=2, metavar="N",
+                        help="side by side, each with its copy of the model (%(default)s)")
     add_model_flags(parser)
     add_results_flag(parser)
     args = parser.parse_args()
+    torch.set_num_threads(max(1, torch.get_num_threads() // args.processes))
     with one_line_errors():
         loaded = load_model(args.model, args.device, args.dtype)
         head = {"model": loaded.identity, "seeds": args.seeds, "held_out": args.held_out, "max_new_tokens": args.max_new_tokens}
         rows = finished_rows(args, {**run_facts(args), **head})
         done = {(row["what"], row["kind"], json.dumps(row["setting"])) for row in rows}
-        for what, kind, requests, setting in tqdm(tasks(args), desc="experiments"):
-            if (what, kind, json.dumps(setting)) in done:
-                continue
-            start = time.perf_counter()
-            figures = measure(loaded, what, requests, setting, args)
-            rows.append({"what": what, "kind": kind, "setting": setting, "seconds": round(time.perf_counter() - start, 1),
-                         **figures})  # fmt: skip
-            save_figures(args, FILE, {**head, "rows": rows})
+        todo = [task for task in tasks(args) if (task[0], task[1], json.dumps(task[3])) not in done]
+        works = [(request, setting, max(2, args.seeds // len(requests)), args.max_new_tokens)
+                 for _, _, requests, setting in todo for request in requests]  # fmt: skip
+        with side_by_side(args, loaded) as spread, tqdm(total=len(works), desc="experiments", unit="request") as bar:
+            results = spread(works)
+            for what, kind, requests, setting in todo:
+                found, seconds = [], 0.0
+                for answers, spent in itertools.islice(results, len(requests)):
+                    found.append(answers)
+                    seconds += spent
+                    bar.update()
+                figures = {"searches": found} if setting is None else summary(requests, found)
+                rows.append({"what": what, "kind": kind, "setting": setting, "seconds": round(seconds, 1), **figures})
+                save_figures(args, FILE, {**head, "rows": rows})
 
 
 if __name__ == "__main__":

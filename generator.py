@@ -87,7 +87,8 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:  # (..., size) -> (..., size)
-        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        wide = x.float()  # squares need more than 16 bits
+        return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)).to(x.dtype) * self.weight
 
 
 class RotaryPositions(nn.Module):

@@ -2,13 +2,31 @@
 
 import json
 import math
+import subprocess
+import sys
+import time
+from argparse import Namespace
 
+import psutil
 import pytest
 import torch
-from conftest import PROMPT, random_model
+from conftest import PROMPT, ROOT, random_model
 
-from common import Loaded
-from experiments import OUTSIDE, Request, Sample, distinct, draw, mean, repetition, settings, share, summary
+from common import InputError, Loaded
+from experiments import (
+    OUTSIDE,
+    Request,
+    Sample,
+    answered,
+    distinct,
+    draw,
+    mean,
+    repetition,
+    settings,
+    share,
+    side_by_side,
+    summary,
+)
 
 REQUEST = Request("<|im_start|>x", "right", None)
 
@@ -79,6 +97,14 @@ def test_a_summary_counts_texts_and_compares_seeds_of_the_same_request_only(load
     assert found["pairs_differ"]["value"] == 0 and found["log_prob"]["low"] == found["log_prob"]["high"]
 
 
+def test_one_greedy_text_stands_for_all_seeds(loaded):
+    """Written once and counted so often, as so many equal rows would be."""
+    setting = {"temperature": 0, "top_k": 0, "top_p": 0.9}
+    once, each = answered(loaded, REQUEST, setting, 6, 12)[0], draw(loaded, REQUEST, setting, 6, 12)
+    assert [sample.text for sample in once] == [sample.text for sample in each]
+    assert [sample[1:] for sample in once] == [pytest.approx(sample[1:]) for sample in each]
+
+
 def test_many_answers_to_few_requests_have_wide_intervals():
     """Once, 200 greedy answers to 20 requests counted as 200: the interval was three times too narrow."""
     def alike(right):
@@ -97,7 +123,7 @@ def test_every_setting_of_the_exercise_is_measured_once():
 
 def test_a_stopped_run_goes_on_where_it_ended(run_script, tmp_path):
     """The second run measures only what the first did not write."""
-    flags = ("--seeds", "2", "--held-out", "1")
+    flags = ("--seeds", "2", "--held-out", "1", "--processes", "1")
     assert run_script("experiments.py", *flags)[0] == 0
     path = next((tmp_path / "results").rglob("experiments.json"))
     whole = json.loads(path.read_text("utf-8"))
@@ -108,6 +134,37 @@ def test_a_stopped_run_goes_on_where_it_ended(run_script, tmp_path):
     again = json.loads(path.read_text("utf-8"))
     assert again["rows"][0]["seconds"] == -1
 
-    def figures(content):
-        return [{key: value for key, value in row.items() if key != "seconds"} for row in content["rows"]]
     assert figures(again) == figures(whole)
+
+
+def figures(content):
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in content["rows"]]
+
+
+def test_processes_side_by_side_find_what_one_finds(model_folder, tmp_path):
+    found = []
+    for processes in ("1", "2"):
+        command = [sys.executable, str(ROOT / "experiments.py"), "--model", str(model_folder), "--processes", processes,
+                   "--seeds", "2", "--held-out", "1", "--max-new-tokens", "8", "--results", str(tmp_path / processes)]
+        subprocess.run(command, check=True, capture_output=True, timeout=300)
+        found.append(json.loads(next((tmp_path / processes).rglob("experiments.json")).read_text("utf-8")))
+    assert figures(found[0]) == figures(found[1]) and found[0]["rows"]
+
+
+def test_a_process_that_dies_is_one_clear_line(loaded):
+    """A pool of another kind waits for ever for what a killed process would have answered."""
+    args = Namespace(processes=2, model="no such folder", device="cpu", dtype="float32")  # its processes end as they begin
+    with pytest.raises(InputError, match="--processes 1"), side_by_side(args, loaded) as spread:
+        list(spread([(REQUEST, None, 1, 1)]))
+
+
+def test_its_processes_end_with_it(model_folder, tmp_path):
+    """Killed, it left its processes waiting for work for ever."""
+    command = [sys.executable, str(ROOT / "experiments.py"), "--model", str(model_folder), "--results", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as script:
+        while len(children := psutil.Process(script.pid).children()) < 3:  # two, and the one that watches their resources
+            assert script.poll() is None
+            time.sleep(0.1)
+        time.sleep(5)
+        script.kill()
+    assert not psutil.wait_procs(children, timeout=30)[1]

@@ -1,0 +1,44 @@
+"""The keys and values of what a model has read, kept so that it need not read it again; they grow in place.
+
+transformers' own `DynamicCache` copies all of them at every token, which for hundreds of rows is most of a step's time. Here a
+token is written into spare room behind them, and a copy is made only when the room is full, or the rows have changed.
+"""
+
+from transformers.cache_utils import Cache, DynamicLayer
+
+SPARE = 64  # tokens
+
+
+class GrowingLayer(DynamicLayer):
+    """One layer's keys and values (rows, heads, tokens, head_dim): the fronts of two larger tensors, their rooms."""
+
+    def lazy_initialization(self, key_states, value_states):
+        super().lazy_initialization(key_states, value_states)
+        self.rooms, self.in_room = (), None  # in_room: the keys that lie in their room, or did before a selection
+
+    def update(self, key_states, value_states, *args, **kwargs):
+        """Add new tokens' (rows, heads, new, head_dim) and return all keys and all values; later arguments are not needed."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        past, end = self.get_seq_length(), self.get_seq_length() + key_states.shape[-2]
+        if self.keys is not self.in_room or end > self.rooms[0].shape[-2]:
+            self.rooms = with_room(self.keys, key_states, past), with_room(self.values, value_states, past)
+        for room, new in zip(self.rooms, (key_states, value_states), strict=True):
+            room[:, :, past:end] = new
+        self.keys, self.values = (room[:, :, :end] for room in self.rooms)
+        self.in_room = self.keys
+        return self.keys, self.values
+
+
+def with_room(states, new, past):
+    """A tensor (rows, heads, past + new + spare, head_dim) that begins with the `past` tokens of `states`."""
+    rows, heads, length, head_dim = new.shape
+    room = new.new_empty(rows, heads, past + length + SPARE, head_dim)
+    if past:
+        room[:, :, :past] = states
+    return room
+
+
+def growing_cache():
+    """An empty cache, for any causal language model that takes transformers' `DynamicCache`."""
+    return Cache(layer_class_to_replicate=GrowingLayer)
