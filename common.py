@@ -73,6 +73,7 @@ RULES = {
     "max_new_tokens": (int, lambda value: value >= 1, "1 or more"),
     "context_len": (int, lambda value: value >= 1, "1 or more"),
     "samples": (int, lambda value: value >= 1, "1 or more"),
+    "processes": (int, lambda value: value >= 1, "1 or more"),
     "seed": (int, lambda value: 0 <= value < 2**63, "0 or more, below 2**63"),
 }
 

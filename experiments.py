@@ -277,13 +277,13 @@ def side_by_side(args, loaded):
 
 
 def finished_rows(args, head: dict) -> list[dict]:
-    """The rows of an earlier run of the same work; a file of any other is kept aside."""
+    """The rows of an earlier run of the same work, with however many processes; a file of any other is kept aside."""
     path = results_folder(args) / FILE
     if not path.exists():
         return []
     try:
         old = json.loads(path.read_text("utf-8"))
-        if all(old[key] == value for key, value in head.items() if key != "command"):
+        if all(old[key] == value for key, value in head.items() if key not in ("command", "threads")):
             return old["rows"]
     except (ValueError, KeyError, TypeError):
         pass  # not a file of this script
@@ -301,7 +301,7 @@ def main() -> None:
                         help="held-out stories, and twice as many transfers (%(default)s)")  # fmt: skip
     parser.add_argument("--max-new-tokens", type=setting_type("max_new_tokens"), default=400, metavar="N",
                         help="stop here if the model does not end by itself (%(default)s)")  # fmt: skip
-    parser.add_argument("--processes", type=setting_type("samples"), default=2, metavar="N",
+    parser.add_argument("--processes", type=setting_type("processes"), default=2, metavar="N",
                         help="side by side, each with its copy of the model (%(default)s)")
     add_model_flags(parser)
     add_results_flag(parser)
@@ -311,6 +311,7 @@ def main() -> None:
         loaded = load_model(args.model, args.device, args.dtype)
         head = {"model": loaded.identity, "seeds": args.seeds, "held_out": args.held_out, "max_new_tokens": args.max_new_tokens}
         rows = finished_rows(args, {**run_facts(args), **head})
+        save_figures(args, FILE, {**head, "rows": rows})  # first: better to know now if the folder cannot be written
         done = {(row["what"], row["kind"], json.dumps(row["setting"])) for row in rows}
         todo = [task for task in tasks(args) if (task[0], task[1], json.dumps(task[3])) not in done]
         works = [(request, setting, max(2, args.seeds // len(requests)), args.max_new_tokens)

@@ -129,6 +129,7 @@ def test_a_stopped_run_goes_on_where_it_ended(run_script, tmp_path):
     whole = json.loads(path.read_text("utf-8"))
     cut = {**whole, "rows": whole["rows"][:-3]}
     cut["rows"][0]["seconds"] = -1
+    cut["threads"] = 64  # --processes changes it: following the advice to try another number once began anew
     path.write_text(json.dumps(cut), "utf-8")
     assert run_script("experiments.py", *flags)[0] == 0
     again = json.loads(path.read_text("utf-8"))
@@ -168,3 +169,9 @@ def test_its_processes_end_with_it(model_folder, tmp_path):
         time.sleep(5)
         script.kill()
     assert not psutil.wait_procs(children, timeout=30)[1]
+
+
+def test_a_folder_that_cannot_be_written_is_known_before_the_work(run_script, tmp_path):
+    (tmp_path / "results").write_text("a file")
+    code, out, errors = run_script("experiments.py", "--seeds", "2", "--held-out", "1", "--processes", "1")
+    assert code == 2 and "cannot write" in errors and "request" not in errors
