@@ -494,6 +494,7 @@ def train(args: argparse.Namespace) -> None:
             metrics.path.unlink()
             discard(work)
         raise
+    accelerator.end_training()  # together: a process whose peer has left already can abort
     if metrics:
         training.state_path.unlink()  # first, for a kill must not leave it without its data
         shutil.rmtree(work)
