@@ -1,6 +1,6 @@
 """The keys and values of what a model has read, kept so that it need not read it again; they grow in place.
 
-transformers' own `DynamicCache` copies all of them at every token, which for hundreds of rows is most of a step's time. Here a
+transformers' own `DynamicCache` copies all of them at every token, which for 200 rows is a sixth of a step's time. Here a
 token is written into spare room behind them, and a copy is made only when the room is full, or the rows have changed.
 """
 
@@ -20,7 +20,8 @@ class GrowingLayer(DynamicLayer):
         """Add new tokens' (rows, heads, new, head_dim) and return all keys and all values; later arguments are not needed."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        past, end = self.get_seq_length(), self.get_seq_length() + key_states.shape[-2]
+        past = self.get_seq_length()
+        end = past + key_states.shape[-2]
         if self.keys is not self.in_room or end > self.rooms[0].shape[-2]:
             self.rooms = with_room(self.keys, key_states, past), with_room(self.values, value_states, past)
         for room, new in zip(self.rooms, (key_states, value_states), strict=True):

@@ -108,10 +108,15 @@ def built_of_syllables(rng: random.Random, kind: str) -> str:
 
 
 @cache
+def plot_texts() -> tuple[str, ...]:
+    """The files of `plots/`, in the order of their names."""
+    return tuple(path.read_text("utf-8") for path in sorted((Path(__file__).parent / "plots").glob("*.txt")))
+
+
+@cache
 def story_words() -> list[str]:
     """The words that the plots are written in, but the shortest; those that begin sentences also with their capital."""
-    texts = (path.read_text("utf-8") for path in (Path(__file__).parent / "plots").glob("*.txt"))
-    return sorted({word for text in texts for word in WORD.findall(text) if len(word) >= 3})
+    return sorted({word for text in plot_texts() for word in WORD.findall(text) if len(word) >= 3})
 
 
 @cache

@@ -10,12 +10,11 @@ it ("-" tells nothing), and a first line "--" begins a new paragraph. In a line,
 import random
 import re
 from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
 from corpus.cast import ANIMALS, HELPERS, MOTHERS, OPEN_REQUESTS, PLURALS, REQUESTS, TRAITS
 from corpus.chatml import STORYTELLER, Document, chatml
-from corpus.names import first_name, reserved
+from corpus.names import first_name, plot_texts, reserved
 
 PRONOUNS = {
     "he": {"he": "he", "him": "him", "his": "his", "himself": "himself"},
@@ -79,7 +78,7 @@ def read_plot(text: str) -> Plot:
 @cache
 def plots() -> tuple[Plot, ...]:
     """All plots, in the order of their file names."""
-    return tuple(read_plot(path.read_text("utf-8")) for path in sorted((Path(__file__).parent / "plots").glob("*.txt")))
+    return tuple(read_plot(text) for text in plot_texts())
 
 
 def article(noun: str) -> str:
