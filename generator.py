@@ -79,16 +79,17 @@ class Output(NamedTuple):
 
 
 class RMSNorm(nn.Module):
-    """Each vector divided by its root mean square, then scaled: x / sqrt(mean(x²) + eps) · weight."""
+    """Each vector divided by its root mean square, then scaled: x / sqrt(‖x‖² / size + eps) · weight."""
 
     def __init__(self, size: int, eps: float):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(size))
-        self.eps = eps
+        self.register_buffer("eps", torch.tensor(eps), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:  # (..., size) -> (..., size)
-        wide = x.float()  # squares need more than 16 bits
-        return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)).to(x.dtype) * self.weight
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)  # squares need more than 16 bits
+        mean_square = torch.addcmul(self.eps, length, length, value=1 / x.shape[-1])
+        return (x * mean_square.rsqrt()).to(x.dtype) * self.weight
 
 
 class RotaryPositions(nn.Module):
@@ -130,6 +131,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, cache) -> Tensor:
         new = len(cos)
         q, k, v = (self.heads(project(x), new) for project in (self.q_proj, self.k_proj, self.v_proj))
+        cos, sin = cos.to(q.dtype), sin.to(q.dtype)  # else autocast's 16-bit q and k would be widened here
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         if cache is not None:
             k, v = cache.update(k, v, self.layer)  # (rows, kv_heads, past + new, head_dim)
@@ -235,9 +237,9 @@ class GeneratorTransformer(nn.Module):
         if targets is None:
             return Output(self.lm_head(hidden[:, -logits_to_keep:]))
         counted = targets != -100
-        # In chunks, because the logits of a whole batch are the largest tensor of a training step by far.
-        loss = F.linear_cross_entropy(hidden[counted], self.lm_head.weight, targets[counted], reduction="sum",
-                                      options=nn.LinearCrossEntropyOptions())  # fmt: skip
+        # In chunks: the logits of a whole batch would be the largest tensors of a training step by far, and slow to fill.
+        chunks = zip(hidden[counted].split(512), targets[counted].split(512), strict=True)
+        loss = sum(F.cross_entropy(self.lm_head(vectors).float(), tokens, reduction="sum") for vectors, tokens in chunks)
         return Output(None, loss)
 
     def generate(

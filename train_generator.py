@@ -30,6 +30,7 @@ from corpus import held_out_documents, training_documents
 from corpus.names import without_names
 from dataset import IGNORED, TokenBlocks, batches, collate, epoch_batches, read_texts, write_blocks
 from generator import GeneratorConfig, GeneratorTransformer, write_aside, write_text
+from optimizer import make_optimizers
 from tokenizer import CONTROL_TOKENS, END_OF_TEXT, IM_END, id_count, make_tokenizer
 
 BUILT_IN = {"max_length": 512, "batch_size": 32, "batch_tokens": 4096, "learning_rate": 2e-3, "num_epochs": 1}
@@ -397,20 +398,6 @@ def make_model(args: argparse.Namespace, tokenizer_path: Path) -> GeneratorTrans
 def intermediate_size(hidden_size: int) -> int:
     """About 8/3 of the width: three such matrices have the weights of the usual two of four times the width."""
     return math.ceil(hidden_size * 8 / 3 / 64) * 64
-
-
-def make_optimizers(model: GeneratorTransformer) -> list[torch.optim.Optimizer]:
-    """Muon (Jordan et al. 2024) for the matrices inside the blocks, AdamW for embedding, norms and biases.
-
-    Muon's updates are scaled to the size of AdamW's (Liu et al. 2025, section 2.2), so one learning rate serves both.
-    """
-    matrices = [weight for weight in model.model.layers.parameters() if weight.ndim == 2]
-    inside = set(map(id, matrices))
-    others = [weight for weight in model.parameters() if id(weight) not in inside]
-    return [
-        torch.optim.Muon(matrices, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
-    ]
 
 
 def run(training: Training, metrics: Metrics | None) -> None:

@@ -23,7 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from generator import GeneratorConfig, GeneratorTransformer, write_text  # noqa: E402
-from train_generator import intermediate_size, make_optimizers  # noqa: E402
+from optimizer import make_optimizers  # noqa: E402
+from train_generator import intermediate_size  # noqa: E402
 
 SHAPES = (  # layers, width, heads, vocabulary, rows, window
     (6, 256, 4, 4096, 16, 256),

@@ -182,14 +182,23 @@ def test_a_token_changes_no_logit_before_it(model, t):
     assert not torch.allclose(before[:, t], after[:, t]) and not torch.allclose(before[:, -1], after[:, -1])
 
 
-def test_the_loss_is_the_summed_cross_entropy_of_the_targets_that_count(model):
-    """-100 counts nothing; nothing is shifted a second time; summed, not averaged."""
-    ids, targets = tokens(9, rows=3), tokens(9, rows=3, seed=2)
+@pytest.mark.parametrize("rows, new", [(3, 9), (3, 14), (41, 13), (64, 16)])
+def test_the_loss_is_the_summed_cross_entropy_of_the_targets_that_count(model, rows, new):
+    """-100 counts nothing; nothing is shifted a second time; summed, not averaged; whatever the number of its chunks."""
+    ids, targets = tokens(new, rows=rows), tokens(new, rows=rows, seed=2)
     targets[0, :4], targets[2] = -100, -100
     out = model(ids, targets=targets)
     expected = F.cross_entropy(logits(model, ids).flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="sum")
     assert out.logits is None
     torch.testing.assert_close(out.loss, expected)
+
+
+def test_the_loss_of_no_target_is_zero(model):
+    """A process without a row of the last batch takes its step on nothing."""
+    loss = model(tokens(5), targets=torch.full((1, 5), -100)).loss
+    loss.backward()
+    assert loss == 0 and model.lm_head.weight.grad.eq(0).all()
+    model.zero_grad()
 
 
 # ------------------------------------------------------------------------------------------------------- generate

@@ -1,0 +1,91 @@
+"""The optimizers: Muon against torch's own, and against the singular value decomposition that it approximates."""
+
+import copy
+
+import pytest
+import torch
+
+from generator import GeneratorConfig, GeneratorTransformer
+from optimizer import Muon, make_optimizers, orthogonalize
+
+SHAPES = [(64, 64), (32, 64), (64, 64), (176, 64), (64, 176), (176, 64), (8, 8)]
+
+
+def matrices(seed=0):
+    random = torch.Generator().manual_seed(seed)
+    return [torch.nn.Parameter(torch.randn(shape, generator=random)) for shape in SHAPES]
+
+
+def give_gradients(*lists):
+    """The same new gradients to several lists of the same matrices."""
+    for alike in zip(*lists, strict=True):
+        gradient = torch.randn_like(alike[0])
+        for matrix in alike:
+            matrix.grad = gradient.clone()
+
+
+@pytest.mark.parametrize("lr, weight_decay, momentum", [(2e-3, 0.01, 0.95), (0.1, 0.0, 0.5), (1e-3, 0.3, 0.0)])
+def test_steps_are_those_of_torchs_muon(lr, weight_decay, momentum):
+    """Oracle: torch.optim.Muon, matrix by matrix, over several steps; tall, wide and square matrices of mixed shapes."""
+    torch.manual_seed(0)
+    ours, theirs = matrices(), matrices()
+    settings = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum}
+    optimizers = Muon(ours, **settings), torch.optim.Muon(theirs, **settings, adjust_lr_fn="match_rms_adamw")
+    start = copy.deepcopy(ours)
+    for _ in range(5):
+        give_gradients(ours, theirs)
+        for optimizer in optimizers:
+            optimizer.step()
+    for first, mine, other in zip(start, ours, theirs, strict=True):
+        moved = (other - first).norm()
+        assert moved > 0
+        assert (mine - other).norm() < 0.02 * moved  # the updates are bfloat16: 8 bits
+
+
+def test_a_matrix_without_gradient_stays():
+    weights = matrices()
+    before = copy.deepcopy(weights)
+    give_gradients(weights[:3])
+    Muon(weights).step()
+    changed = [not torch.equal(a, b) for a, b in zip(before, weights, strict=True)]
+    assert changed == [True] * 3 + [False] * (len(weights) - 3)
+
+
+def test_the_state_goes_on_where_it_was_saved():
+    torch.manual_seed(0)
+    weights = matrices()
+    optimizer = Muon(weights)
+    give_gradients(weights)
+    optimizer.step()
+    others = copy.deepcopy(weights)
+    resumed = Muon(others)
+    resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    give_gradients(weights, others)
+    optimizer.step()
+    resumed.step()
+    assert all(torch.equal(a, b) for a, b in zip(weights, others, strict=True))
+
+
+def test_orthogonalized_matrices_keep_their_singular_vectors():
+    """Oracle: U Vᵀ of the decomposition; Jordan's polynomial leaves singular values between about 0.7 and 1.2."""
+    torch.manual_seed(0)
+    given = torch.randn(5, 24, 60)
+    found = orthogonalize(given).float()
+    u, _, vh = torch.linalg.svd(given, full_matrices=False)
+    values = torch.linalg.svdvals(found)
+    assert values.min() > 0.6 and values.max() < 1.3
+    inside = u.mT @ found @ vh.mT  # diagonal in the same singular vectors
+    assert (inside - torch.diag_embed(inside.diagonal(dim1=1, dim2=2))).abs().max() < 0.05
+
+
+def test_orthogonalize_of_nothing_is_nothing():
+    """A matrix whose gradient is 0, say of a block that dropout switched off, is no division by zero."""
+    assert orthogonalize(torch.zeros(2, 4, 8)).eq(0).all()
+
+
+def test_every_weight_has_one_optimizer():
+    model = GeneratorTransformer(GeneratorConfig(vocab_size=32, hidden_size=16, intermediate_size=32))
+    muon, adamw = ({id(weight) for group in optimizer.param_groups for weight in group["params"]}
+                   for optimizer in make_optimizers(model))  # fmt: skip
+    assert not muon & adamw and muon | adamw == {id(weight) for weight in model.parameters()}
+    assert muon == {id(weight) for weight in model.model.layers.parameters() if weight.ndim == 2}
