@@ -10,6 +10,7 @@ import argparse
 import html
 import json
 import re
+import statistics
 import textwrap
 from functools import cache, partial
 from pathlib import Path
@@ -70,6 +71,18 @@ TRAINING_COLUMNS = {
     "validation_loss": (("validation loss", "потери на проверке"), ".3f"),
     "perplexity": (("perplexity", "перплексия"), ".1f"),
 }
+SPEED_HEADS = (("beside", "рядом с"), ("the same work", "одна и та же работа"), ("ours is so many times as fast", "наше быстрее во столько раз"))
+SPEED_WORKS = {
+    "one greedy stream": ("one greedy text", "один жадный текст"),
+    "eight sampled rows": ("eight sampled texts at once", "восемь проб сразу"),
+    "the five tasks": ("all settings of the five tasks", "все настройки пяти задач"),
+}
+STEP = ("training step, {layers} layers of {width}, {rows} windows of {window}, {dtype}",
+        "шаг обучения, {layers} слоя по {width}, {rows} окон по {window}, {dtype}")  # fmt: skip
+STEP_RATIOS = ("{ratio_with_adamw_alone:.2f} with AdamW as there, {ratio:.2f} with Muon",
+               "{ratio_with_adamw_alone:.2f} с AdamW, как там, {ratio:.2f} с Muon")  # fmt: skip
+SHAKESPEARE = ("Shakespeare by characters, whole command; validation loss {ours:.2f}, nanoGPT's {nanogpt:.2f}",
+               "Шекспир по символам, вся команда; потери на проверке {ours:.2f}, у nanoGPT {nanogpt:.2f}")  # fmt: skip
 EVALUATION_HEADS = (("measured", "измерено"), ("result", "результат"))
 JSON_HEADS = (("setting", "настройка"), ("answer", "ответ"), ("right", "верен"))
 SETTING = ("setting", "настройка")
@@ -186,6 +199,20 @@ def training_table(path: Path, language: int) -> str:
     return table([[label[language] for label, _ in TRAINING_COLUMNS.values()], *evaluations])
 
 
+def speed_table(language: int) -> str:
+    """What benchmarks/ measured side by side: transformers' generate, nanoGPT's training step, nanoGPT's whole training."""
+    decoding, steps, shakespeare = (read(RESULTS / f"{name}.json")
+                                    for name in ("decoding_speed_float32", "nanogpt_speed", "shakespeare"))  # fmt: skip
+    losses = {name: statistics.median(run["validation_loss"] for run in runs) for name, runs in shakespeare["runs"].items()}
+    rows = [
+        *(("`generate`", SPEED_WORKS[row["work"]][language], f"{row['ratio']:.2f}") for row in decoding["rows"]),
+        *(("nanoGPT", STEP[language].format(**row), STEP_RATIOS[language].format(**row)) for row in steps["rows"]),
+        ("nanoGPT", SHAKESPEARE[language].format(**losses), f"{1 / shakespeare['time_ratio']:.2f}"),
+    ]
+    commas = [[re.sub(r"(\d)\.(\d)", r"\1,\2", text) if language else text for text in row] for row in rows]
+    return table([[label[language] for label in SPEED_HEADS], *commas])
+
+
 # ------------------------------------------------------------------------------------------------------------- texts
 
 
@@ -239,6 +266,7 @@ PARTS = {
     "what task 1 prints": printed,
     "beams": beams_table,
     "evaluation": evaluation_table,
+    "speed": speed_table,
     "training on books": partial(training_table, ROOT / "results" / "books" / "training.jsonl"),
 }  # fmt: skip
 
