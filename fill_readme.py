@@ -71,14 +71,15 @@ TRAINING_COLUMNS = {
     "validation_loss": (("validation loss", "потери на проверке"), ".3f"),
     "perplexity": (("perplexity", "перплексия"), ".1f"),
 }
-SPEED_HEADS = (("beside", "рядом с"), ("the same work", "одна и та же работа"), ("ours is so many times as fast", "наше быстрее во столько раз"))
+SPEED_HEADS = (("beside", "рядом с"), ("the same work", "одна и та же работа"),
+               ("ours: times as fast", "наше: во сколько раз быстрее"))  # fmt: skip
 SPEED_WORKS = {
     "one greedy stream": ("one greedy text", "один жадный текст"),
     "eight sampled rows": ("eight sampled texts at once", "восемь проб сразу"),
     "the five tasks": ("all settings of the five tasks", "все настройки пяти задач"),
 }
 STEP = ("training step, {layers} layers of {width}, {rows} windows of {window}, {dtype}",
-        "шаг обучения, {layers} слоя по {width}, {rows} окон по {window}, {dtype}")  # fmt: skip
+        "шаг обучения; слоёв {layers}, ширина {width}; окон {rows} по {window}; {dtype}")  # fmt: skip
 STEP_RATIOS = ("{ratio_with_adamw_alone:.2f} with AdamW as there, {ratio:.2f} with Muon",
                "{ratio_with_adamw_alone:.2f} с AdamW, как там, {ratio:.2f} с Muon")  # fmt: skip
 SHAKESPEARE = ("Shakespeare by characters, whole command; validation loss {ours:.2f}, nanoGPT's {nanogpt:.2f}",
