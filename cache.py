@@ -25,8 +25,8 @@ class GrowingLayer(DynamicLayer):
         if self.keys is not self.in_room or end > self.rooms[0].shape[-2]:
             self.rooms = with_room(self.keys, key_states, past), with_room(self.values, value_states, past)
         for room, new in zip(self.rooms, (key_states, value_states), strict=True):
-            room.narrow(2, past, end - past).copy_(new)
-        self.keys, self.values = (room.narrow(2, 0, end) for room in self.rooms)
+            room[:, :, past:end] = new
+        self.keys, self.values = (room[:, :, :end] for room in self.rooms)
         self.in_room = self.keys
         return self.keys, self.values
 

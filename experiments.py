@@ -316,10 +316,11 @@ def main() -> None:
         todo = [task for task in tasks(args) if (task[0], task[1], json.dumps(task[3])) not in done]
         works = [(request, setting, max(2, args.seeds // len(requests)), args.max_new_tokens)
                  for _, _, requests, setting in todo for request in requests]  # fmt: skip
-        with side_by_side(args, loaded) as spread:
-            results = iter(tqdm(spread(works), total=len(works), desc="experiments", unit="request"))
+        with side_by_side(args, loaded) as spread, tqdm(total=len(works), desc="experiments", unit="request") as bar:
+            results = spread(works)
             for what, kind, requests, setting in todo:
                 found, seconds = zip(*itertools.islice(results, len(requests)), strict=True)
+                bar.update(len(requests))
                 figures = {"searches": found} if setting is None else summary(requests, found)
                 rows.append({"what": what, "kind": kind, "setting": setting, "seconds": round(sum(seconds), 1), **figures})
                 save_figures(args, FILE, {**head, "rows": rows})

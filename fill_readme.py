@@ -71,8 +71,8 @@ TRAINING_COLUMNS = {
     "validation_loss": (("validation loss", "потери на проверке"), ".3f"),
     "perplexity": (("perplexity", "перплексия"), ".1f"),
 }
-SPEED_HEADS = (("beside", "рядом с"), ("the same work", "одна и та же работа"),
-               ("ours: times as fast", "наше: во сколько раз быстрее"))  # fmt: skip
+SPEED_HEADS = (("beside", "с чем сравниваем"), ("work", "работа"),
+               ("our speed over theirs", "наша скорость, делённая на их"))  # fmt: skip
 SPEED_WORKS = {
     "one greedy stream": ("one greedy text", "один жадный текст"),
     "eight sampled rows": ("eight sampled texts at once", "восемь проб сразу"),
@@ -80,8 +80,8 @@ SPEED_WORKS = {
 }
 STEP = ("training step, {layers} layers of {width}, {rows} windows of {window}, {dtype}",
         "шаг обучения; слоёв {layers}, ширина {width}; окон {rows} по {window}; {dtype}")  # fmt: skip
-STEP_RATIOS = ("{ratio_with_adamw_alone:.2f} with AdamW as there, {ratio:.2f} with Muon",
-               "{ratio_with_adamw_alone:.2f} с AdamW, как там, {ratio:.2f} с Muon")  # fmt: skip
+STEP_RATIOS = ("{ratio_with_adamw_alone:.2f} with AdamW alone, {ratio:.2f} with Muon",
+               "{ratio_with_adamw_alone:.2f} только с AdamW; {ratio:.2f} с Muon")  # fmt: skip
 SHAKESPEARE = ("Shakespeare by characters, whole command; validation loss {ours:.2f}, nanoGPT's {nanogpt:.2f}",
                "Шекспир по символам, вся команда; потери на проверке {ours:.2f}, у nanoGPT {nanogpt:.2f}")  # fmt: skip
 EVALUATION_HEADS = (("measured", "измерено"), ("result", "результат"))
@@ -210,8 +210,8 @@ def speed_table(language: int) -> str:
         *(("nanoGPT", STEP[language].format(**row), STEP_RATIOS[language].format(**row)) for row in steps["rows"]),
         ("nanoGPT", SHAKESPEARE[language].format(**losses), f"{1 / shakespeare['time_ratio']:.2f}"),
     ]
-    commas = [[re.sub(r"(\d)\.(\d)", r"\1,\2", text) if language else text for text in row] for row in rows]
-    return table([[label[language] for label in SPEED_HEADS], *commas])
+    text = table([[label[language] for label in SPEED_HEADS], *rows])
+    return re.sub(r"(?<=\d)\.(?=\d)", ",", text) if language else text
 
 
 # ------------------------------------------------------------------------------------------------------------- texts

@@ -84,7 +84,7 @@ class RMSNorm(nn.Module):
     def __init__(self, size: int, eps: float):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(size))
-        self.register_buffer("eps", torch.tensor(eps), persistent=False)
+        self.register_buffer("eps", torch.tensor(eps), persistent=False)  # a tensor, as addcmul wants
 
     def forward(self, x: Tensor) -> Tensor:  # (..., size) -> (..., size)
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)  # squares need more than 16 bits
@@ -237,7 +237,7 @@ class GeneratorTransformer(nn.Module):
         if targets is None:
             return Output(self.lm_head(hidden[:, -logits_to_keep:]))
         counted = targets != -100
-        # In chunks: the logits of a whole batch would be the largest tensors of a training step by far, and slow to fill.
+        # In chunks, because tensors as large as the logits of a whole batch are slow to fill.
         chunks = zip(hidden[counted].split(512), targets[counted].split(512), strict=True)
         loss = sum(F.cross_entropy(self.lm_head(vectors).float(), tokens, reduction="sum") for vectors, tokens in chunks)
         return Output(None, loss)

@@ -45,23 +45,26 @@ def test_steps_are_those_of_torchs_muon(lr, weight_decay, momentum):
 def test_a_matrix_without_gradient_stays():
     weights = matrices()
     before = copy.deepcopy(weights)
-    give_gradients(weights[:3])
+    give_gradients(weights[1:4])  # of which two have the shape of one that gets none
     Muon(weights).step()
     changed = [not torch.equal(a, b) for a, b in zip(before, weights, strict=True)]
-    assert changed == [True] * 3 + [False] * (len(weights) - 3)
+    assert changed == [False] + [True] * 3 + [False] * 3
 
 
-def test_the_state_goes_on_where_it_was_saved():
+@pytest.mark.parametrize("make_first", [Muon, lambda weights: torch.optim.Muon(weights, weight_decay=0.01)])
+def test_a_saved_state_is_gone_on_with(make_first):
+    """Ours, or torch's own: a training saved when torch's Muon was used here can be resumed."""
     torch.manual_seed(0)
     weights = matrices()
-    optimizer = Muon(weights)
+    optimizer = make_first(weights)
     give_gradients(weights)
     optimizer.step()
     others = copy.deepcopy(weights)
-    resumed = Muon(others)
+    undisturbed, resumed = Muon(weights), Muon(others)
+    undisturbed.state.update(optimizer.state)
     resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     give_gradients(weights, others)
-    optimizer.step()
+    undisturbed.step()
     resumed.step()
     assert all(torch.equal(a, b) for a, b in zip(weights, others, strict=True))
 
@@ -79,13 +82,17 @@ def test_orthogonalized_matrices_keep_their_singular_vectors():
 
 
 def test_orthogonalize_of_nothing_is_nothing():
-    """A matrix whose gradient is 0, say of a block that dropout switched off, is no division by zero."""
+    """A gradient of 0, say of a step without targets, is no division by zero."""
     assert orthogonalize(torch.zeros(2, 4, 8)).eq(0).all()
 
 
-def test_every_weight_has_one_optimizer():
-    model = GeneratorTransformer(GeneratorConfig(vocab_size=32, hidden_size=16, intermediate_size=32))
-    muon, adamw = ({id(weight) for group in optimizer.param_groups for weight in group["params"]}
+@pytest.mark.parametrize("tied", [True, False])
+def test_every_weight_has_one_optimizer(tied):
+    """Muon has the seven matrices of each block, AdamW all else."""
+    config = GeneratorConfig(vocab_size=32, hidden_size=16, intermediate_size=32, tie_word_embeddings=tied)
+    model = GeneratorTransformer(config)
+    muon, adamw = ([id(weight) for group in optimizer.param_groups for weight in group["params"]]
                    for optimizer in make_optimizers(model))  # fmt: skip
-    assert not muon & adamw and muon | adamw == {id(weight) for weight in model.parameters()}
-    assert muon == {id(weight) for weight in model.model.layers.parameters() if weight.ndim == 2}
+    assert sorted(muon + adamw) == sorted(id(weight) for weight in model.parameters())
+    assert set(muon) == {id(weight) for name, weight in model.named_parameters() if name.endswith("_proj.weight")}
+    assert len(muon) == 7 * config.num_hidden_layers
