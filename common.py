@@ -660,11 +660,10 @@ class Results:
         self.header = {"model": loaded.identity, **run_facts(self.args), "seed": self.args.seed}
         with writing(self.path):
             old = self.read()
-        same = all(old.get(key) == self.header[key] for key in ("model", "versions", "device", "dtype", "threads"))
-        if old and not same:
-            print(f"{self.path.name} was written by another model, version, device, dtype or number of threads: "
-                  "starting it anew", file=sys.stderr)
-        self.content = {**self.header, "runs": old["runs"] if old and same else []}
+        other = [key for key in ("model", "versions", "device", "dtype", "threads") if old and old.get(key) != self.header[key]]
+        if other:
+            print(f"{self.path.name} was written with other {' and '.join(other)}: starting it anew", file=sys.stderr)
+        self.content = {**self.header, "runs": [] if other else old.get("runs", [])}
 
     def read(self):
         """What the file holds, {} if there is none; a corrupt file is kept aside."""

@@ -194,7 +194,7 @@ def test_another_model_starts_the_file_anew(run_script, tmp_path):
     path = tmp_path / "results" / "tiny" / "task1_greedy.json"
     path.write_text(path.read_text().replace("sha256:", "other:"))
     _, _, errors = run_script("task1_greedy.py", "--prompt", "json")
-    assert "anew" in errors and [run["prompt"] for run in saved(tmp_path, "task1_greedy")["runs"]] == ["json"]
+    assert "written with other model: starting it anew" in errors and [run["prompt"] for run in saved(tmp_path, "task1_greedy")["runs"]] == ["json"]
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"runs": [{}]}', '{"runs": null}', "\0"])
