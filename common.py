@@ -641,6 +641,13 @@ def run_facts(args):
         "command": shlex.join(["python", os.path.relpath(sys.argv[0], Path(__file__).resolve().parent), *sys.argv[1:]])}
 
 
+def set_aside(path, why):
+    """Keep a results file that cannot be gone on with under another name beside it, and say why. Raises OSError."""
+    aside = next(name for n in itertools.count(1) if not (name := path.with_suffix(f".old{n}")).exists())
+    os.replace(path, aside)
+    print(f"{path.name} {why}: kept as {aside.name}, starting anew", file=sys.stderr)
+
+
 class Results:
     """The results of one task and model: <folder>/<model>/<task>.json, and the .md that is derived from it."""
 
@@ -656,13 +663,14 @@ class Results:
             self.path.with_suffix(".test").unlink()
 
     def open(self, loaded):
-        """Take up the runs that the file holds, if the same model and versions wrote them."""
+        """Take up the runs that the file holds, if the same model and versions wrote them; else it is kept aside."""
         self.header = {"model": loaded.identity, **run_facts(self.args), "seed": self.args.seed}
         with writing(self.path):
             old = self.read()
-        other = [key for key in ("model", "versions", "device", "dtype", "threads") if old and old.get(key) != self.header[key]]
-        if other:
-            print(f"{self.path.name} was written with other {' and '.join(other)}: starting it anew", file=sys.stderr)
+            facts = ("model", "versions", "device", "dtype", "threads")
+            other = [key for key in facts if old and old.get(key) != self.header[key]]
+            if other:
+                set_aside(self.path, f"was written with other {', '.join(other)}")
         self.content = {**self.header, "runs": [] if other else old.get("runs", [])}
 
     def read(self):
@@ -672,12 +680,11 @@ class Results:
         try:
             content = json.loads(self.path.read_text(encoding="utf-8"))
             markdown(content, self.path.stem)  # fails, as saving would, if anything is missing
+            if not isinstance(content["runs"], list):
+                raise TypeError
             return content
-        except (ValueError, KeyError, TypeError, AttributeError):
-            number = next(n for n in itertools.count(1) if not self.path.with_suffix(f".corrupt{n}").exists())
-            aside = self.path.with_suffix(f".corrupt{number}")
-            os.replace(self.path, aside)
-            print(f"{self.path.name} is corrupt: kept as {aside.name}, starting anew", file=sys.stderr)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            set_aside(self.path, "is corrupt")
             return {}
 
     def add(self, run):

@@ -16,7 +16,6 @@ import multiprocessing
 import os
 import random
 import signal
-import sys
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -46,6 +45,7 @@ from common import (
     results_folder,
     run_facts,
     save_figures,
+    set_aside,
     setting_type,
     writing,
 )
@@ -281,16 +281,15 @@ def finished_rows(args, head: dict) -> list[dict]:
     path = results_folder(args) / FILE
     if not path.exists():
         return []
+    why = "is of another model, version or setting"
     try:
         old = json.loads(path.read_text("utf-8"))
         if all(old[key] == value for key, value in head.items() if key not in ("command", "threads")):
             return old["rows"]
-    except (ValueError, KeyError, TypeError):
-        pass  # not a file of this script
-    aside = path.with_suffix(".old.json")
+    except (ValueError, KeyError, TypeError, RecursionError):
+        why = "is corrupt"
     with writing(path):
-        os.replace(path, aside)
-    print(f"{path.name} is of another model, version or setting: kept as {aside.name}, starting anew", file=sys.stderr)
+        set_aside(path, why)
     return []
 
 
@@ -316,7 +315,8 @@ def main() -> None:
         todo = [task for task in tasks(args) if (task[0], task[1], json.dumps(task[3])) not in done]
         works = [(request, setting, max(2, args.seeds // len(requests)), args.max_new_tokens)
                  for _, _, requests, setting in todo for request in requests]  # fmt: skip
-        with side_by_side(args, loaded) as spread, tqdm(total=len(works), desc="experiments", unit="request") as bar:
+        bar = tqdm(total=len(works), desc="experiments", unit="request", disable=not works)
+        with side_by_side(args, loaded) as spread, bar:
             results = spread(works)
             for what, kind, requests, setting in todo:
                 found, seconds = zip(*itertools.islice(results, len(requests)), strict=True)

@@ -190,21 +190,27 @@ def test_a_fresh_process_writes_the_same_texts(run_script, model_folder, tmp_pat
 
 
 def test_another_model_starts_the_file_anew(run_script, tmp_path):
+    """Bug: the texts of the other model were lost, or of the same one under another version of Python."""
     run_script("task1_greedy.py")
     path = tmp_path / "results" / "tiny" / "task1_greedy.json"
-    path.write_text(path.read_text().replace("sha256:", "other:"))
-    _, _, errors = run_script("task1_greedy.py", "--prompt", "json")
-    assert "written with other model: starting it anew" in errors and [run["prompt"] for run in saved(tmp_path, "task1_greedy")["runs"]] == ["json"]
+    for number in (1, 2):
+        before = path.read_text().replace("sha256:", "other:")
+        path.write_text(before)
+        _, _, errors = run_script("task1_greedy.py", "--prompt", "json")
+        assert f"was written with other model: kept as task1_greedy.old{number}, starting anew" in errors
+        assert [run["prompt"] for run in saved(tmp_path, "task1_greedy")["runs"]] == ["json"]
+        assert path.with_suffix(f".old{number}").read_text() == before
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"runs": [{}]}', '{"runs": null}', "\0"])
+@pytest.mark.parametrize("content", ["{", "[]", '{"runs": [{}]}', '{"runs": null}', '{"runs": {}}', "[" * 100_000, "\0"])
 def test_a_corrupt_results_file_is_kept_aside(content, run_script, tmp_path):
+    """Bug: `"runs": {}` was a traceback once the work was done, and so many brackets at once."""
     folder = tmp_path / "results" / "tiny"
     folder.mkdir(parents=True)
     (folder / "task1_greedy.json").write_text(content)
     code, _, errors = run_script("task1_greedy.py", "--prompt", "json")
     assert code == 0 and "corrupt" in errors and len(saved(tmp_path, "task1_greedy")["runs"]) == 1
-    assert (folder / "task1_greedy.corrupt1").read_text() == content
+    assert (folder / "task1_greedy.old1").read_text() == content
 
 
 def test_ctrl_c_keeps_what_is_finished(run_script, tmp_path, monkeypatch):
