@@ -13,12 +13,11 @@ import argparse
 import copy
 import json
 import math
-import os
 import re
 import signal
 import sys
 import time
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -215,9 +214,9 @@ class Chat:
     def command(self, name, value):
         setting = name[1:].replace("-", "_")
         if name == "/help":
-            print(HELP)
+            print(HELP, flush=True)
         elif name == "/settings":
-            print(self.described())
+            print(self.described(), flush=True)
         elif name == "/clear":
             self.conversation.begin(self.conversation.system.content)
         elif name == "/stats":
@@ -354,18 +353,6 @@ def lines(decorated):
             return
 
 
-@contextmanager
-def output_errors():
-    """A full disk and the like become an InputError; a reader who left does not."""
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit would fail again
-        raise InputError(f"cannot go on: {first_line(error)}") from error
-
-
 def parse_arguments():
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_model_flags(parser)
@@ -380,7 +367,7 @@ def parse_arguments():
 
 
 def main():
-    with one_line_errors(), output_errors():
+    with one_line_errors():
         args = parse_arguments()
         streams = [stream for stream in (sys.stdin, sys.stdout, sys.stderr) if stream]
         for stream in streams:

@@ -49,7 +49,8 @@ class InputError(ValueError):
 
 @contextmanager
 def one_line_errors():
-    """An InputError becomes `error: ...` and exit code 2, Ctrl-C exit code 130, a reader who left 1: never a traceback."""
+    """An InputError, or a full disk under the output, becomes `error: ...` and exit code 2, Ctrl-C exit code 130, a reader
+    who left 1: never a traceback."""
     try:
         yield
     except InputError as error:
@@ -58,9 +59,12 @@ def one_line_errors():
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:
+    except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit would fail again
-        sys.exit(1)
+        if isinstance(error, BrokenPipeError):
+            sys.exit(1)
+        print(f"error: cannot go on: {first_line(error)}", file=sys.stderr)
+        sys.exit(2)
 
 
 # name: (type, whether a value is allowed, what to tell the user otherwise)

@@ -276,10 +276,10 @@ def test_a_reader_who_leaves_is_no_traceback():
     assert len(done.stdout) == 5 and "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("text", ["Hi\n", "/help\n"])
+@pytest.mark.parametrize("text", ["Hi\n", "/help\n", "/settings\n"])
 def test_an_output_that_is_full_is_one_line(text):
-    """Once, a full disk was a traceback."""
-    script = f"printf '{text}' | {sys.executable} chat.py --max-new-tokens 3 > /dev/full"
+    """Once, a full disk was a traceback; and again at the exit, where PYTHONUNBUFFERED was not set."""
+    script = f"printf '{text}' | env -u PYTHONUNBUFFERED {sys.executable} chat.py --max-new-tokens 3 > /dev/full"
     done = subprocess.run(script, shell=True, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (2, "error: cannot go on: [Errno 28] No space left on device\n")
 

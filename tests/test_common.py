@@ -213,6 +213,14 @@ def test_a_corrupt_results_file_is_kept_aside(content, run_script, tmp_path):
     assert (folder / "task1_greedy.old1").read_text() == content
 
 
+def test_an_output_that_is_full_is_one_line(tmp_path):
+    """Once, a full disk under the printed texts was a traceback."""
+    script = f"env -u PYTHONUNBUFFERED {sys.executable} task1_greedy.py --prompt json --results {tmp_path} > /dev/full"
+    done = subprocess.run(script, shell=True, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.endswith("error: cannot go on: [Errno 28] No space left on device\n")
+    assert "Traceback" not in done.stderr
+
+
 def test_ctrl_c_keeps_what_is_finished(run_script, tmp_path, monkeypatch):
     """The ninth step belongs to the second prompt, which is lost; the first is saved."""
     steps, step = iter(range(100)), common.step
