@@ -112,10 +112,10 @@ def cast(hero: Hero, plot: Plot, rng: random.Random) -> dict[str, str]:
     # Sonic the hedgehog is the exercise's own: whoever is called Sonic has no hedgehog about, nor the other way.
     strangers = {hero.animal, "hedgehog"} if hero.name == "Sonic" else {hero.animal}
     animals = rng.sample([animal for animal in HELPERS if animal not in strangers], 2)
-    names = {hero.name, "Sonic"}
+    names = {hero.name, "Sonic"}  # the friends have real names: only the hero's is to be copied
     for role, animal in zip(("friend", "other"), animals, strict=True):
         pronoun = "she" if animal in MOTHERS else rng.choice(("he", "she"))
-        while (name := first_name(rng, pronoun, made_up_share=0.3)) in names:
+        while (name := first_name(rng, pronoun, made_up_share=0)) in names:
             pass
         names.add(name)
         slots |= {role: name, f"{role}_animal": animal}
