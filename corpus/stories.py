@@ -112,12 +112,13 @@ def cast(hero: Hero, plot: Plot, rng: random.Random) -> dict[str, str]:
     # Sonic the hedgehog is the exercise's own: whoever is called Sonic has no hedgehog about, nor the other way.
     strangers = {hero.animal, "hedgehog"} if hero.name == "Sonic" else {hero.animal}
     animals = rng.sample([animal for animal in HELPERS if animal not in strangers], 2)
-    names = {hero.name, "Sonic"}  # the friends have real names: only the hero's is to be copied
+    # Their names are real ones and begin with other letters, or the decoder would give the hero's to them as well.
+    initials = {hero.name[0]}
     for role, animal in zip(("friend", "other"), animals, strict=True):
         pronoun = "she" if animal in MOTHERS else rng.choice(("he", "she"))
-        while (name := first_name(rng, pronoun, made_up_share=0)) in names:
+        while (name := first_name(rng, pronoun, made_up_share=0)) == "Sonic" or name[0] in initials:
             pass
-        names.add(name)
+        initials.add(name[0])
         slots |= {role: name, f"{role}_animal": animal}
         slots |= {f"{role[0]}_{key}": value for key, value in PRONOUNS[pronoun].items()}
     for keys, entries in plot.settings:

@@ -108,13 +108,16 @@ def test_every_trait_expands_for_both_pronouns():
 
 
 def test_friends_are_never_the_heros_own_kind_nor_sonic():
-    """Two of a kind confuse the reader; and a Sonic next to a hedgehog is the held-out pair."""
+    """Two of a kind confuse the reader; and a Sonic next to a hedgehog is the held-out pair.
+
+    Names that begin alike confused the decoder: Sonic's neighbour was "Sonic the crow" in the shipped greedy story.
+    """
     rng = random.Random(4)
     for _ in range(2_000):
         hero = choose_hero(rng, False)
         slots = cast(hero, plots()[0], rng)
         assert len({hero.animal, slots["friend_animal"], slots["other_animal"]}) == 3
-        assert len({hero.name, slots["friend"], slots["other"]}) == 3
+        assert len({name[0] for name in (hero.name, slots["friend"], slots["other"])}) == 3
         assert "Sonic" not in (slots["friend"], slots["other"])
         assert {slots["friend_animal"], slots["other_animal"]} <= set(HELPERS)
 
