@@ -29,6 +29,7 @@ import torch  # transformers is imported where it is used: `--help` has no need 
 
 from corpus.chatml import STORYTELLER
 from generator import GeneratorTransformer, write_text
+from packing import pack
 from tokenizer import IM_END, IM_START
 
 input_text_hedgehog = '<|im_start|>system\nYou are a storyteller. Generate a story based on user message.<|im_end|>\n<|im_start|>user\nGenerate me a short story about a tiny hedgehog named Sonic.<|im_end|>\n<|im_start|>assistant\n'  # noqa: E501
@@ -128,6 +129,7 @@ def load_model(name, device="cpu", dtype="float32"):
                          f"but weights for {model.config.vocab_size}")
     identity = {"name": QWEN if name == "qwen" else short_name(name), "revision": revision(folder),
                 "parameters": sum(p.numel() for p in model.parameters())}
+    pack(model)
     return Loaded(model, tokenizer, frozenset([chat_end(tokenizer)]), identity)
 
 

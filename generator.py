@@ -120,19 +120,21 @@ class Attention(nn.Module):
     def __init__(self, config: GeneratorConfig, layer: int):
         super().__init__()
         self.layer, self.head_dim = layer, config.head_dim
-        self.q_proj = nn.Linear(config.hidden_size, config.num_attention_heads * config.head_dim)
-        self.k_proj = nn.Linear(config.hidden_size, config.num_key_value_heads * config.head_dim)
-        self.v_proj = nn.Linear(config.hidden_size, config.num_key_value_heads * config.head_dim)
-        self.o_proj = nn.Linear(config.num_attention_heads * config.head_dim, config.hidden_size, bias=False)
+        self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
+        self.q_proj = nn.Linear(config.hidden_size, self.heads * config.head_dim)
+        self.k_proj = nn.Linear(config.hidden_size, self.kv_heads * config.head_dim)
+        self.v_proj = nn.Linear(config.hidden_size, self.kv_heads * config.head_dim)
+        self.o_proj = nn.Linear(self.heads * config.head_dim, config.hidden_size, bias=False)
 
-    def heads(self, x: Tensor, new: int) -> Tensor:  # (rows * new, heads * head_dim) -> (rows, heads, new, head_dim)
-        return x.view(-1, new, x.shape[-1] // self.head_dim, self.head_dim).transpose(1, 2)
+    def project(self, x: Tensor) -> Tensor:  # queries, keys and values side by side: (rows * new, all their heads * head_dim)
+        return torch.cat((self.q_proj(x), self.k_proj(x), self.v_proj(x)), dim=-1)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, cache) -> Tensor:
         new = len(cos)
-        q, k, v = (self.heads(project(x), new) for project in (self.q_proj, self.k_proj, self.v_proj))
-        cos, sin = cos.to(q.dtype), sin.to(q.dtype)  # else autocast's 16-bit q and k would be widened here
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        qkv = self.project(x).view(-1, new, self.heads + 2 * self.kv_heads, self.head_dim).transpose(1, 2)
+        qk, v = qkv.split((self.heads + self.kv_heads, self.kv_heads), dim=1)  # each (rows, its heads, new, head_dim)
+        # Rotated in their own dtype, or autocast's 16-bit q and k would be widened here.
+        q, k = rotate(qk, cos.to(qk.dtype), sin.to(qk.dtype)).split((self.heads, self.kv_heads), dim=1)
         if cache is not None:
             k, v = cache.update(k, v, self.layer)  # (rows, kv_heads, past + new, head_dim)
         # The query heads that share a key and value head lie behind one another, as so many more queries.
@@ -140,7 +142,7 @@ class Attention(nn.Module):
         k, v = k.flatten(0, 1), v.flatten(0, 1)  # (rows * kv_heads, past + new, head_dim)
         scores = torch.baddbmm(mask, q, k.transpose(1, 2), alpha=self.head_dim**-0.5)
         mixed = scores.softmax(dim=-1) @ v  # (rows * kv_heads, group * new, head_dim)
-        mixed = mixed.view(-1, x.shape[-1] // self.head_dim, new, self.head_dim)  # (rows, heads, new, head_dim)
+        mixed = mixed.view(-1, self.heads, new, self.head_dim)
         return self.o_proj(mixed.transpose(1, 2).reshape(x.shape))
 
 
@@ -153,8 +155,12 @@ class FeedForward(nn.Module):
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
 
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor]:  # twice (rows * new, intermediate)
+        return self.gate_proj(x), self.up_proj(x)
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        gate, up = self.project(x)
+        return self.down_proj(F.silu(gate) * up)
 
 
 class Block(nn.Module):
