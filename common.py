@@ -120,6 +120,8 @@ def load_model(name, device="cpu", dtype="float32"):
         folder = find_folder(name)
         model, tokenizer = (open_generator if name == "generator" else open_causal_lm)(folder, getattr(torch, dtype))
         model = model.to(device).eval()
+        parameters = sum(weight.numel() for weight in model.parameters())
+        pack(model)
     except InputError:
         raise
     except Exception as error:  # a broken folder or device fails in many ways, with many types
@@ -128,8 +130,7 @@ def load_model(name, device="cpu", dtype="float32"):
         raise InputError(f"the model {name} has a tokenizer of {len(tokenizer)} tokens "
                          f"but weights for {model.config.vocab_size}")
     identity = {"name": QWEN if name == "qwen" else short_name(name), "revision": revision(folder),
-                "parameters": sum(p.numel() for p in model.parameters())}
-    pack(model)
+                "parameters": parameters}
     return Loaded(model, tokenizer, frozenset([chat_end(tokenizer)]), identity)
 
 

@@ -126,7 +126,8 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(config.hidden_size, self.kv_heads * config.head_dim)
         self.o_proj = nn.Linear(self.heads * config.head_dim, config.hidden_size, bias=False)
 
-    def project(self, x: Tensor) -> Tensor:  # queries, keys and values side by side: (rows * new, all their heads * head_dim)
+    def project(self, x: Tensor) -> Tensor:
+        """Queries, keys and values side by side, (rows * new, all their heads * head_dim); packing.py makes it one product."""
         return torch.cat((self.q_proj(x), self.k_proj(x), self.v_proj(x)), dim=-1)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, cache) -> Tensor:
@@ -155,7 +156,8 @@ class FeedForward(nn.Module):
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor]:  # twice (rows * new, intermediate)
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What gates and what is gated, each (rows * new, intermediate); packing.py makes it one product."""
         return self.gate_proj(x), self.up_proj(x)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 A step multiplies every weight by a few rows only, so that most of its time goes into reading weights. Laid out in blocks, once
 after loading, they are read faster than `F.linear` reads them row by row (LOG.md, 2026-11-22, has the figures). It is
-what torch's own compiler does to a model that may be frozen. A model whose weights are packed can neither learn nor be saved.
+what torch's own compiler does to a frozen model of 16 bits or of varying batches. Nothing can be learned through it.
 """
 
 import platform
@@ -15,43 +15,68 @@ from generator import Attention, FeedForward
 ROWS = 8  # that the blocks are laid out for; any number can be multiplied
 
 
-class PackedProduct:
-    """The product with the weights of layers that read the same vectors, side by side; the layers give their weights up."""
+def blocks(weight):
+    """A weight (out, in), laid out in blocks."""
+    return torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS)
+
+
+def multiply(x, weight, bias):
+    """Vectors (..., in) times the `blocks` of a weight (out, in), plus the bias: (..., out)."""
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+class PackedLinear(nn.Linear):
+    """A linear layer that keeps its weight in blocks alone; who reads `weight` or saves the layer gets it as it was."""
+
+    def __init__(self, layer):
+        nn.Module.__init__(self)
+        self.in_features, self.out_features, self.bias = layer.in_features, layer.out_features, layer.bias
+        self.blocks = blocks(layer.weight)
+
+    @property
+    def weight(self):
+        return self.blocks.to_dense()
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + "weight"] = self.weight
+
+    def forward(self, x):
+        return multiply(x, self.blocks, self.bias)
+
+
+class Together:
+    """Layers that read the same vectors, as one product with their results side by side."""
 
     def __init__(self, *layers, parts=1):
-        """parts: in how many equal parts the product is returned."""
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(torch.cat([layer.weight.data for layer in layers]), ROWS)
-        self.bias = None if layers[0].bias is None else torch.cat([layer.bias.data for layer in layers])
-        self.parts = parts
-        for layer in layers:
-            # Empty and not on the meta device, where a model that multiplies by the weight itself would go on with nothing.
-            layer.weight = nn.Parameter(layer.weight.new_empty(0), requires_grad=False)
+        """parts: in how many equal parts the result is returned."""
+        self.blocks, self.parts = blocks(torch.cat([layer.weight for layer in layers])), parts
+        self.bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers]).detach()
 
     def __call__(self, x):
-        """Vectors (..., in) -> (..., out), or a tuple of its parts (..., out / parts)."""
-        y = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+        """Vectors (..., in) -> (..., all layers' out), or a tuple of its parts."""
+        y = multiply(x, self.blocks, self.bias)
         return y if self.parts == 1 else y.chunk(self.parts, dim=-1)
 
 
 def pack(model):
-    """Make the linear layers of a model packed products, in place: of any on the CPU whose dtype oneDNN has kernels for.
+    """Lay out a model's weights in blocks, in place, where oneDNN has kernels for them.
 
-    In our own decoder, what reads the same vectors becomes one product.
+    In our own decoder, what reads the same vectors becomes one product. A head tied to the embedding becomes a copy of it.
     """
-    weight = next(model.parameters())
-    if weight.device.type != "cpu" or not can_pack(weight.dtype):
-        return
-    for module in model.modules():
-        if isinstance(module, Attention):
-            module.project = PackedProduct(module.q_proj, module.k_proj, module.v_proj)
-        elif isinstance(module, FeedForward):
-            module.project = PackedProduct(module.gate_proj, module.up_proj, parts=2)
-        elif type(module) is nn.Linear and module.weight.numel():
-            module.forward = PackedProduct(module)
+    for module in list(model.modules()):
+        if isinstance(module, Attention) and can_pack(module.q_proj.weight):
+            module.project = Together(module.q_proj, module.k_proj, module.v_proj)
+        if isinstance(module, FeedForward) and can_pack(module.up_proj.weight):
+            module.project = Together(module.gate_proj, module.up_proj, parts=2)
+        for name, child in module.named_children():
+            if type(child) is nn.Linear and can_pack(child.weight):
+                setattr(module, name, PackedLinear(child))
 
 
-def can_pack(dtype):
-    """Whether this processor and this torch have oneDNN's kernels for the dtype."""
+def can_pack(weight):
+    """Whether this processor and this torch have oneDNN's kernels for the weight."""
     if platform.machine() not in ("x86_64", "AMD64") or not torch.backends.mkldnn.is_available():
         return False
-    return dtype == torch.float32 or dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    supported = {torch.float32} | ({torch.bfloat16} if torch.ops.mkldnn._is_mkldnn_bf16_supported() else set())
+    return weight.device.type == "cpu" and weight.dtype in supported

@@ -11,9 +11,10 @@ from transformers.cache_utils import DynamicCache
 
 import packing
 from generator import GeneratorConfig, GeneratorTransformer
-from packing import PackedProduct, can_pack, pack
+from packing import PackedLinear, Together, can_pack, pack
+from tokenizer import make_tokenizer
 
-needs_kernels = pytest.mark.skipif(not can_pack(torch.float32), reason="no oneDNN kernels for this processor")
+needs_kernels = pytest.mark.skipif(not can_pack(torch.ones(1)), reason="no oneDNN kernels for this processor")
 
 
 def decoder(seed=0, **shape):
@@ -49,7 +50,7 @@ def test_a_product_against_float64(rows, sizes, bias):
     torch.manual_seed(rows)
     layers, x = [nn.Linear(96, size, bias) for size in sizes], torch.randn(2, rows, 96)
     exact = [F.linear(x.double(), layer.weight.double(), layer.bias.double() if bias else None) for layer in layers]
-    found = PackedProduct(*layers)(x)
+    found = (Together(*layers) if len(layers) > 1 else PackedLinear(*layers))(x)
     torch.testing.assert_close(found, torch.cat(exact, dim=-1).float(), atol=1e-5, rtol=1e-5)
 
 
@@ -58,7 +59,7 @@ def test_a_product_in_parts():
     torch.manual_seed(0)
     layers, x = [nn.Linear(96, 24) for _ in range(2)], torch.randn(5, 96)
     expected = tuple(layer(x).detach() for layer in layers)
-    torch.testing.assert_close(PackedProduct(*layers, parts=2)(x), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(Together(*layers, parts=2)(x), expected, atol=1e-5, rtol=1e-5)
 
 
 @needs_kernels
@@ -74,7 +75,7 @@ def test_a_packed_model_gives_the_same_logits(make, rows, parts):
     torch.testing.assert_close(packed, plain, atol=1e-4, rtol=1e-5)
 
 
-@pytest.mark.skipif(not can_pack(torch.bfloat16), reason="no 16-bit kernels for this processor")
+@pytest.mark.skipif(not can_pack(torch.ones(1).bfloat16()), reason="no 16-bit kernels for this processor")
 def test_a_packed_model_of_16_bits_gives_the_same_logits():
     """Both round every product to 16 bits: the logits lie no further from float32's than the plain ones'."""
     exact, ids = decoder(), torch.randint(12, (3, 17))
@@ -84,22 +85,35 @@ def test_a_packed_model_of_16_bits_gives_the_same_logits():
 
 
 @needs_kernels
-def test_weights_are_not_kept_twice():
-    """What a layer gave up is in its product alone; the embedding that the head was tied to stays."""
-    model = decoder()
-    pack(model)
-    linear = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
-    assert len(linear) == 15 and not any(layer.weight.numel() for layer in linear)
-    assert model.model.embed_tokens.weight.shape == (300, 48)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_layer_keeps_its_weight_in_blocks_alone(dtype):
+    """And gives it back bit for bit: Mamba, which multiplies by a layer's weight itself, went on with wrong numbers."""
+    torch.manual_seed(0)
+    layer, x = nn.Linear(33, 97).to(dtype), torch.randn(5, 33).to(dtype)
+    packed = PackedLinear(layer)
+    assert [name for name, _ in packed.named_parameters()] == ["bias"]
+    assert torch.equal(packed.weight, layer.weight) and torch.equal(x @ packed.weight.T, x @ layer.weight.T)
 
 
 @needs_kernels
-def test_a_weight_that_was_given_up_cannot_be_used():
-    """Left on the meta device it could: Mamba, which multiplies by a layer's weight itself, went on with wrong numbers."""
-    layer, x = nn.Linear(8, 8), torch.randn(3, 8)
-    PackedProduct(layer)
-    with pytest.raises(RuntimeError):
-        x @ layer.weight
+def test_a_packed_model_can_be_packed_again_and_saved(tmp_path):
+    """Its checkpoint is what the model's was; once it was one without weights."""
+    model = decoder(bos_token_id=0, eos_token_id=2)
+    model.tokenizer = make_tokenizer("char", ["a tiny hedgehog"], 300)
+    model.save_checkpoint(tmp_path / "plain")
+    pack(model), pack(model)
+    assert isinstance(model.lm_head, PackedLinear) and isinstance(model.model.layers[0].mlp.project, Together)
+    model.save_checkpoint(tmp_path / "packed")
+    plain, packed = (GeneratorTransformer.load_from_checkpoint(tmp_path / name).state_dict() for name in ("plain", "packed"))
+    assert plain.keys() == packed.keys() and all(torch.equal(plain[name], packed[name]) for name in plain)
+
+
+@needs_kernels
+def test_each_layer_is_packed_by_its_own_dtype():
+    """A head of another dtype than the first layer's, of which oneDNN has no kernels, stays as it is."""
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8).double())
+    pack(model)
+    assert [type(layer) for layer in model] == [PackedLinear, nn.Linear]
 
 
 @pytest.mark.parametrize("lacking", ["processor", "kernels", "dtype"])
