@@ -73,6 +73,11 @@ TRAINING_COLUMNS = {
 }
 SPEED_HEADS = (("beside", "с чем сравниваем"), ("work", "работа"),
                ("our speed over theirs", "наша скорость, делённая на их"))  # fmt: skip
+SPEED_MODELS = {
+    ("generator", "float32"): ("`generate`, the shipped decoder", "`generate`, приложенный декодер"),
+    ("qwen-shape", "bfloat16"): ("`generate`, Qwen2.5-0.5B's shape, bfloat16", "`generate`, форма Qwen2.5-0.5B, bfloat16"),
+    ("qwen-shape", "float32"): ("`generate`, Qwen2.5-0.5B's shape, float32", "`generate`, форма Qwen2.5-0.5B, float32"),
+}  # fmt: skip
 SPEED_WORKS = {
     "one greedy stream": ("one greedy text", "один жадный текст"),
     "eight sampled rows": ("eight sampled texts at once", "восемь проб сразу"),
@@ -202,11 +207,12 @@ def training_table(path: Path, language: int) -> str:
 
 def speed_table(language: int) -> str:
     """What benchmarks/ measured side by side: transformers' generate, nanoGPT's training step, nanoGPT's whole training."""
-    decoding, steps, shakespeare = (read(RESULTS / f"{name}.json")
-                                    for name in ("decoding_speed_float32", "nanogpt_speed", "shakespeare"))  # fmt: skip
+    decoding = [(label[language], read(RESULTS.parent / model / f"decoding_speed_{dtype}.json")["rows"])
+                for (model, dtype), label in SPEED_MODELS.items()]  # fmt: skip
+    steps, shakespeare = (read(RESULTS / f"{name}.json") for name in ("nanogpt_speed", "shakespeare"))
     losses = {name: statistics.median(run["validation_loss"] for run in runs) for name, runs in shakespeare["runs"].items()}
     rows = [
-        *(("`generate`", SPEED_WORKS[row["work"]][language], f"{row['ratio']:.2f}") for row in decoding["rows"]),
+        *((beside, SPEED_WORKS[row["work"]][language], f"{row['ratio']:.2f}") for beside, works in decoding for row in works),
         *(("nanoGPT", STEP[language].format(**row), STEP_RATIOS[language].format(**row)) for row in steps["rows"]),
         ("nanoGPT", SHAKESPEARE[language].format(**losses), f"{1 / shakespeare['time_ratio']:.2f}"),
     ]
