@@ -145,7 +145,10 @@ def open_generator(folder, dtype):
 
 
 def open_causal_lm(folder, dtype):
-    """Any causal language model of transformers; weights that are missing or do not fit raise InputError."""
+    """Any causal language model of transformers that attends to keys and values.
+
+    Raises InputError for weights that are missing or do not fit, and for a running state, as Mamba's, in place of those.
+    """
     from transformers import AutoModelForCausalLM
 
     model, info = AutoModelForCausalLM.from_pretrained(
@@ -154,6 +157,8 @@ def open_causal_lm(folder, dtype):
     unfit = [*info["missing_keys"], *info["mismatched_keys"]]  # transformers would fill these with random numbers
     if unfit:
         raise InputError(f"the weights in {folder} do not fill the model: {unfit[0]} is missing or misshaped")
+    if model._is_stateful:
+        raise InputError(f"{model.config.model_type} keeps a running state, where decoding here needs keys and values")
     return model, open_tokenizer(folder)
 
 

@@ -291,6 +291,17 @@ def test_a_broken_model_folder(how, model_folder, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_a_model_that_keeps_a_running_state(model_folder, tmp_path):
+    """Mamba took the new token for the whole text, and models that mix states with attention ended in an IndexError."""
+    from transformers import MambaConfig, MambaForCausalLM
+
+    def become_mamba(folder):
+        MambaForCausalLM(MambaConfig(vocab_size=300, hidden_size=16, num_hidden_layers=2)).save_pretrained(folder)
+
+    with pytest.raises(InputError, match="mamba keeps a running state"):
+        load_model(str(broken(model_folder, tmp_path / "copy", become_mamba)))
+
+
 @pytest.fixture(params=["refuses", "is silent"])
 def no_hub(request):
     """The address of a hub that refuses connections, or takes them and never answers."""
