@@ -114,6 +114,14 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
 
 
+def together(x: Tensor, *layers: nn.Linear) -> Tensor:
+    """The layers' results side by side, (..., all their out), in training by one product, for which x is read once."""
+    if not x.requires_grad:  # a decoding step has fewer vectors than putting the weights together copies
+        return torch.cat([layer(x) for layer in layers], dim=-1)
+    bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
+    return F.linear(x, torch.cat([layer.weight for layer in layers]), bias)
+
+
 class Attention(nn.Module):
     """Causal self-attention, softmax(q kᵀ / √head_dim + mask) v, in which query heads share key and value heads."""
 
@@ -127,8 +135,8 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(self.heads * config.head_dim, config.hidden_size, bias=False)
 
     def project(self, x: Tensor) -> Tensor:
-        """Queries, keys and values side by side, (rows * new, all their heads * head_dim); packing.py makes it one product."""
-        return torch.cat((self.q_proj(x), self.k_proj(x), self.v_proj(x)), dim=-1)
+        """Queries, keys and values side by side, (rows * new, all their heads * head_dim); packing.py replaces this."""
+        return together(x, self.q_proj, self.k_proj, self.v_proj)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, cache) -> Tensor:
         new = len(cos)
@@ -157,8 +165,8 @@ class FeedForward(nn.Module):
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What gates and what is gated, each (rows * new, intermediate); packing.py makes it one product."""
-        return self.gate_proj(x), self.up_proj(x)
+        """What gates and what is gated, each (rows * new, intermediate); packing.py replaces this."""
+        return together(x, self.gate_proj, self.up_proj).chunk(2, dim=-1)
 
     def forward(self, x: Tensor) -> Tensor:
         gate, up = self.project(x)

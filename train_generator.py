@@ -233,8 +233,8 @@ class Training:
         self.train, self.validation = blocks.split() if args.text else (blocks, TokenBlocks.load(work / "validation"))
         self.validation = TokenBlocks(self.validation.tokens, self.validation.index[:VALIDATION_WINDOWS])
         self.model = make_model(args, work / "tokenizer.json").to(self.device)
-        self.optimizers = make_optimizers(self.model)
         self.dtype = computing_dtype(args.dtype, self.device)
+        self.optimizers = make_optimizers(self.model, self.dtype)
         self.epoch_ends = np.cumsum([len(self.order(epoch)) for epoch in range(args.num_epochs)])  # in steps
         self.num_steps = int(self.epoch_ends[-1])
         self.step, self.best, self.seconds = 0, math.inf, 0.0

@@ -53,10 +53,10 @@ def our_step(make_optimizers, layers, width, heads, vocab, window, dtype):
     model = GeneratorTransformer(GeneratorConfig(
         vocab_size=vocab, hidden_size=width, intermediate_size=intermediate_size(width), num_hidden_layers=layers,
         num_attention_heads=heads, num_key_value_heads=heads, max_position_embeddings=window))  # fmt: skip
-    return model, make_optimizers(model), lambda ids, targets: model(ids, targets=targets).loss / targets.numel(), dtype
+    return model, make_optimizers(model, dtype), lambda ids, targets: model(ids, targets=targets).loss / targets.numel(), dtype
 
 
-def adamw_alone(model):
+def adamw_alone(model, dtype):
     return [torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.99), fused=True)]
 
 
