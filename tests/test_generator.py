@@ -90,6 +90,22 @@ def test_their_weights_in_our_model_give_their_logits(heads, kv_heads, tied, the
 
 
 @pytest.mark.parametrize(("heads", "kv_heads", "tied", "theta", "head_dim", "length"), SHAPES)
+def test_the_gradients_are_theirs(heads, kv_heads, tied, theta, head_dim, length):
+    """Of every weight, by autograd of their model: in ours one derivative is written out, and training joins products."""
+    config = shape(heads, kv_heads, tied, theta, head_dim)
+    torch.manual_seed(length)
+    reference = randomise(theirs(config), length)
+    ours = GeneratorTransformer(config)
+    ours.load_state_dict(reference.state_dict())
+    ids, targets = tokens(length, rows=3), tokens(length, rows=3, seed=2)
+    F.cross_entropy(reference(ids).logits.flatten(0, 1), targets.flatten(), reduction="sum").backward()
+    ours(ids, targets=targets).loss.backward()
+    expected = {name: weight.grad for name, weight in reference.named_parameters()}
+    for name, weight in ours.named_parameters():
+        assert (weight.grad - expected[name]).norm() <= 1e-4 * expected[name].norm() + 1e-4, name
+
+
+@pytest.mark.parametrize(("heads", "kv_heads", "tied", "theta", "head_dim", "length"), SHAPES)
 def test_our_weights_in_their_model_give_our_logits(heads, kv_heads, tied, theta, head_dim, length):
     """The other way: no weight of ours is without a place in theirs."""
     config = shape(heads, kv_heads, tied, theta, head_dim)
