@@ -147,9 +147,10 @@ def open_generator(folder, dtype):
 def open_causal_lm(folder, dtype):
     """Any causal language model of transformers that attends to keys and values.
 
-    Raises InputError for weights that are missing or do not fit, and for a running state, as Mamba's, in place of those.
+    Raises InputError for weights that are missing or do not fit, and for a model that keeps a running state, as Mamba does.
     """
     from transformers import AutoModelForCausalLM
+    from transformers.cache_utils import DynamicCache, LinearAttentionCacheLayerMixin
 
     model, info = AutoModelForCausalLM.from_pretrained(
         folder, dtype=dtype, use_safetensors=True, local_files_only=True, trust_remote_code=False,
@@ -157,7 +158,8 @@ def open_causal_lm(folder, dtype):
     unfit = [*info["missing_keys"], *info["mismatched_keys"]]  # transformers would fill these with random numbers
     if unfit:
         raise InputError(f"the weights in {folder} do not fill the model: {unfit[0]} is missing or misshaped")
-    if model._is_stateful:
+    kept = DynamicCache(config=model.config).layers
+    if model._is_stateful or any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in kept):
         raise InputError(f"{model.config.model_type} keeps a running state, where decoding here needs keys and values")
     return model, open_tokenizer(folder)
 

@@ -98,7 +98,10 @@ def inverse_rms(x: Tensor, eps: Tensor) -> Tensor:  # (..., size) -> (..., 1)
 
 
 class DifferentiableRMSNorm(torch.autograd.Function):
-    """RMSNorm with its derivative written out: autograd's, operation by operation, takes twice as long."""
+    """RMSNorm with its derivative written out: autograd's, operation by operation, takes twice as long.
+
+    Vectors and their gradients are (..., size), the weight (size), the scale of each vector (..., 1).
+    """
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, eps: Tensor) -> Tensor:
@@ -108,12 +111,13 @@ class DifferentiableRMSNorm(torch.autograd.Function):
         return normed * weight
 
     @staticmethod
+    @torch.autograd.function.once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         normed, scale, weight = ctx.saved_tensors
         each = gradient * normed
         along = (each @ weight)[..., None]  # what of the gradient only lengthens x changes nothing
         to_x = torch.addcmul(gradient * weight, normed, along, value=-1 / weight.shape[0]) * scale
-        return to_x.to(normed.dtype), each.flatten(0, -2).sum(dim=0), None
+        return to_x.to(normed.dtype), each.view(-1, each.shape[-1]).sum(dim=0), None
 
 
 class RotaryPositions(nn.Module):
@@ -138,10 +142,11 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
 
 
-def together(x: Tensor, *layers: nn.Linear) -> Tensor:
-    """The layers' results side by side, (..., all their out), in training by one product, for which x is read once."""
-    if not x.requires_grad:  # a decoding step has fewer vectors than putting the weights together copies
-        return torch.cat([layer(x) for layer in layers], dim=-1)
+def joined(x: Tensor, *layers: nn.Linear) -> Tensor:
+    """The layers' results side by side, (..., all their out), by one product, for which x is read once.
+
+    Worth it in training: joining the weights copies them, more than a decoding step's few vectors would save.
+    """
     bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
     return F.linear(x, torch.cat([layer.weight for layer in layers]), bias)
 
@@ -160,7 +165,9 @@ class Attention(nn.Module):
 
     def project(self, x: Tensor) -> Tensor:
         """Queries, keys and values side by side, (rows * new, all their heads * head_dim); packing.py replaces this."""
-        return together(x, self.q_proj, self.k_proj, self.v_proj)
+        if x.requires_grad:
+            return joined(x, self.q_proj, self.k_proj, self.v_proj)
+        return torch.cat((self.q_proj(x), self.k_proj(x), self.v_proj(x)), dim=-1)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, cache) -> Tensor:
         new = len(cos)
@@ -190,7 +197,9 @@ class FeedForward(nn.Module):
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """What gates and what is gated, each (rows * new, intermediate); packing.py replaces this."""
-        return together(x, self.gate_proj, self.up_proj).chunk(2, dim=-1)
+        if x.requires_grad:
+            return joined(x, self.gate_proj, self.up_proj).chunk(2, dim=-1)
+        return self.gate_proj(x), self.up_proj(x)
 
     def forward(self, x: Tensor) -> Tensor:
         gate, up = self.project(x)

@@ -291,15 +291,19 @@ def test_a_broken_model_folder(how, model_folder, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_a_model_that_keeps_a_running_state(model_folder, tmp_path):
+@pytest.mark.parametrize("kind", ["mamba", "lfm2"])
+def test_a_model_that_keeps_a_running_state(kind, model_folder, tmp_path):
     """Mamba took the new token for the whole text, and models that mix states with attention ended in an IndexError."""
-    from transformers import MambaConfig, MambaForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    def become_mamba(folder):
-        MambaForCausalLM(MambaConfig(vocab_size=300, hidden_size=16, num_hidden_layers=2)).save_pretrained(folder)
+    shape = {"vocab_size": 300, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    mixed = {"layer_types": ["conv", "full_attention"]} if kind == "lfm2" else {}
 
-    with pytest.raises(InputError, match="mamba keeps a running state"):
-        load_model(str(broken(model_folder, tmp_path / "copy", become_mamba)))
+    def become(folder):
+        AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **shape, **mixed)).save_pretrained(folder)
+
+    with pytest.raises(InputError, match=f"{kind} keeps a running state"):
+        load_model(str(broken(model_folder, tmp_path / "copy", become)))
 
 
 @pytest.fixture(params=["refuses", "is silent"])
