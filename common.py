@@ -307,7 +307,7 @@ class Rows:
 
         self.model, self.ids, self.cache = model, ids, growing_cache() if cache is None else cache
         limits = [context_len, getattr(model.config, "max_position_embeddings", None), sys.maxsize]
-        self.context = min(limit for limit in limits if limit)
+        self.context = min(limit for limit in limits if limit and limit > 0)  # XLNet's, without limit, is -1
 
     def next_logits(self):
         """Logits of each row's next token (rows, vocab)."""

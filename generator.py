@@ -351,7 +351,12 @@ class GeneratorTransformer(nn.Module):
         write_aside(folder / "tokenizer.json", lambda path: self.tokenizer.save(str(path)))
         for name, content in texts.items():
             write_text(folder / name, json.dumps(content, indent=2) + "\n")
-        write_aside(folder / "model.safetensors", lambda path: save_file(weights, path, metadata={"format": "pt"}))
+
+        def write_weights(path: Path) -> None:
+            save_file(weights, path, metadata={"format": "pt"})
+            path.chmod((folder / "config.json").stat().st_mode)  # safetensors lets nobody but its owner read a file
+
+        write_aside(folder / "model.safetensors", write_weights)
 
     @classmethod
     def load_from_checkpoint(cls, folder: str | Path, dropout: float = 0.0) -> "GeneratorTransformer":

@@ -252,16 +252,17 @@ class Training:
         write_aside(self.state_path, lambda path: torch.save(state, path))
 
     def load(self) -> None:
+        """Raises ValueError for a state that is broken, or another training's."""
         try:
             state = torch.load(self.state_path, map_location="cpu", weights_only=True)
-        except Exception as error:  # a broken file fails in many ways
-            raise ValueError(f"{self.state_path} cannot be read: {error}") from None
-        self.model.load_state_dict(state["model"])
-        for optimizer, content in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(content)
-        torch.set_rng_state(state["random"])
-        for name in PROGRESS:
-            setattr(self, name, state["progress"][name])
+            self.model.load_state_dict(state["model"])
+            for optimizer, content in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(content)
+            torch.set_rng_state(state["random"])
+            for name in PROGRESS:
+                setattr(self, name, state["progress"][name])
+        except Exception as error:  # a broken file fails in many ways, and torch tells of each in many lines
+            raise ValueError(f"{self.state_path} cannot be read, is it another training's? ({type(error).__name__})") from error
 
     def learning_rate(self) -> float:
         done = self.step / self.num_steps
@@ -341,6 +342,8 @@ class Training:
             counted += len(targets)
             wrong = set(row[logits.argmax(-1) != targets].tolist())
             exact += [i not in wrong for i in range(len(rows))]
+        if not math.isfinite(total):
+            raise FloatingPointError(f"the validation loss is {total} at step {self.step}: try a lower --learning-rate")
         ids, context = self.validation[len(self.validation) - 1]
         prompt = self.model.tokenizer.decode(ids[: max(context, 16)].tolist(), skip_special_tokens=False)
         sample = self.model.generate(prompt, temperature=0.8, top_p=0.95, max_out_tokens=60, seed=0)
@@ -462,12 +465,13 @@ def train(args: argparse.Namespace) -> None:
         with all_or_nothing(work):
             prepare(args, work)
     accelerator.wait_for_everyone()
-    training = Training(args, work, accelerator)
-    if args.resume:
-        training.load()
-    elif accelerator.is_main_process:
-        settings = {**vars(args), "output": str(args.output)}
-        with all_or_nothing(work):
+    begins = accelerator.is_main_process and not args.resume
+    with all_or_nothing(work) if begins else contextlib.nullcontext():
+        training = Training(args, work, accelerator)
+        if args.resume:
+            training.load()
+        if begins:
+            settings = {**vars(args), "output": str(args.output)}
             write_text(work / "arguments.json", json.dumps(settings, indent=2))
             training.save()
     metrics = None
@@ -492,7 +496,10 @@ def train(args: argparse.Namespace) -> None:
 def resumed_arguments(work: Path) -> argparse.Namespace:
     if not (work / "state.pt").exists():
         raise ValueError(f"{work.parent} holds no unfinished training to resume")
-    settings = json.loads((work / "arguments.json").read_text("utf-8"))
+    try:
+        settings = json.loads((work / "arguments.json").read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{work / 'arguments.json'} cannot be read: {error}") from None
     return argparse.Namespace(**{**settings, "output": work.parent, "resume": True})
 
 

@@ -39,6 +39,9 @@ def test_the_models_own_context_is_the_default_and_the_limit(prompt):
     assert Rows(random_model(0, context=9), prompt).context == 9
     assert Rows(random_model(2, context=9), prompt, context_len=50).context == 9
     assert Rows(random_model(2, context=9), prompt, context_len=5).context == 5
+    without_limit = random_model(2)
+    without_limit.config.max_position_embeddings = -1  # as XLNet's, which was refused for every prompt
+    assert Rows(without_limit, prompt).context > 10**6
 
 
 def test_a_prompt_longer_than_the_context_is_read_from_its_end():

@@ -443,6 +443,11 @@ def test_a_save_that_fails_halfway_leaves_the_old_checkpoint(model, bpe, folder,
     assert all(torch.equal(weight, loaded.state_dict()[name]) for name, weight in model.state_dict().items())
 
 
+def test_who_may_read_a_checkpoint_may_read_its_weights(folder):
+    """safetensors lets nobody but the owner read a file, so a server under another user could not open the folder."""
+    assert (folder / "model.safetensors").stat().st_mode == (folder / "config.json").stat().st_mode
+
+
 def test_a_checkpoint_gives_back_the_model_and_its_texts(model, folder):
     """Saved and loaded: the same configuration, weights and continuation, and no dropout."""
     loaded = GeneratorTransformer.load_from_checkpoint(folder, dropout=0.5)
