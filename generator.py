@@ -89,12 +89,14 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (..., size) -> (..., size)
         if x.requires_grad:
             return DifferentiableRMSNorm.apply(x, self.weight, self.eps)
-        return (x * inverse_rms(x, self.eps)).to(x.dtype) * self.weight
+        return normalize(x, self.eps)[0] * self.weight
 
 
-def inverse_rms(x: Tensor, eps: Tensor) -> Tensor:  # (..., size) -> (..., 1)
+def normalize(x: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:  # (..., size) -> (..., size), (..., 1)
+    """Each vector divided by its root mean square, and what it was multiplied by for that."""
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)  # squares need more than 16 bits
-    return torch.addcmul(eps, length, length, value=1 / x.shape[-1]).rsqrt()
+    scale = torch.addcmul(eps, length, length, value=1 / x.shape[-1]).rsqrt()
+    return (x * scale).to(x.dtype), scale
 
 
 class DifferentiableRMSNorm(torch.autograd.Function):
@@ -105,8 +107,7 @@ class DifferentiableRMSNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, eps: Tensor) -> Tensor:
-        scale = inverse_rms(x, eps)
-        normed = (x * scale).to(x.dtype)
+        normed, scale = normalize(x, eps)
         ctx.save_for_backward(normed, scale, weight)
         return normed * weight
 
@@ -147,8 +148,13 @@ def joined(x: Tensor, *layers: nn.Linear) -> Tensor:
 
     Worth it in training: joining the weights copies them, more than a decoding step's few vectors would save.
     """
+    return F.linear(x, *side_by_side(*layers))
+
+
+def side_by_side(*layers: nn.Linear) -> tuple[Tensor, Tensor | None]:
+    """The weight (all their out, in) and the bias of one layer that does the work of several that read the same vectors."""
     bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
-    return F.linear(x, torch.cat([layer.weight for layer in layers]), bias)
+    return torch.cat([layer.weight for layer in layers]), bias
 
 
 class Attention(nn.Module):

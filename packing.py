@@ -10,7 +10,7 @@ import platform
 import torch
 from torch import nn
 
-from generator import Attention, FeedForward
+from generator import Attention, FeedForward, side_by_side
 
 ROWS = 8  # that the blocks are laid out for; any number can be multiplied
 
@@ -50,8 +50,8 @@ class Together:
 
     def __init__(self, *layers, parts=1):
         """parts: in how many equal parts the result is returned."""
-        self.blocks, self.parts = blocks(torch.cat([layer.weight for layer in layers])), parts
-        self.bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers]).detach()
+        weight, bias = side_by_side(*layers)
+        self.blocks, self.bias, self.parts = blocks(weight), None if bias is None else bias.detach(), parts
 
     def __call__(self, x):
         """Vectors (..., in) -> (..., all layers' out), or a tuple of its parts."""

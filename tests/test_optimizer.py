@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from generator import GeneratorConfig, GeneratorTransformer
-from optimizer import POLYNOMIALS, Muon, make_optimizers, orthogonalize
+from optimizer import POLYNOMIALS, Muon, lying, make_optimizers, orthogonalize
 
 SHAPES = [(64, 64), (32, 64), (64, 64), (176, 64), (64, 176), (176, 64), (8, 8)]
 
@@ -27,9 +27,8 @@ def give_gradients(*lists):
 
 def one_orthogonal(matrix):
     """`orthogonalize` for a single matrix, also a tall one."""
-    tall = len(matrix) > matrix.shape[1]
-    found = orthogonalize((matrix.mT if tall else matrix)[None])[0]
-    return found.mT if tall else found
+    found = orthogonalize(lying(matrix)[None])[0]
+    return found if found.shape == matrix.shape else found.mT
 
 
 @pytest.mark.parametrize("lr, weight_decay, momentum", [(2e-3, 0.01, 0.95), (0.1, 0.0, 0.5), (1e-3, 0.3, 0.0)])
@@ -62,10 +61,12 @@ def test_a_matrix_without_gradient_stays():
     assert changed == [False] + [True] * 3 + [False] * 3
 
 
-def test_a_saved_state_is_gone_on_with():
+@pytest.mark.parametrize("make_first", [Muon, lambda weights: torch.optim.Muon(weights, weight_decay=0.01)])
+def test_a_saved_state_is_gone_on_with(make_first):
+    """Ours, or torch's own: a training saved when torch's Muon was used here can be resumed."""
     torch.manual_seed(0)
     weights = matrices()
-    optimizer = Muon(weights)
+    optimizer = make_first(weights)
     give_gradients(weights)
     optimizer.step()
     others = copy.deepcopy(weights)
