@@ -21,8 +21,6 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
 from common import (
     InputError,
     Parser,
@@ -40,9 +38,11 @@ from common import (
     setting_type,
     step,
 )
-from corpus.chatml import JSON_MACHINE, STORYTELLER
 from generator import CHAT_TEMPLATE, write_text
 from strategies import continue_ids
+
+import torch
+from corpus.chatml import JSON_MACHINE, STORYTELLER
 
 SYSTEMS = {"story": STORYTELLER, "json": JSON_MACHINE}
 STRATEGIES = {  # which settings each one reads

@@ -14,8 +14,6 @@ import statistics
 import time
 from collections import Counter
 
-from tqdm import tqdm
-
 from common import (
     add_model_flags,
     add_results_flag,
@@ -27,11 +25,13 @@ from common import (
     setting_type,
     writing,
 )
+from generator import write_text
+from strategies import continue_ids
+
 from corpus.chatml import STORYTELLER, chatml
 from corpus.stories import Hero, held_out_story
 from corpus.transfers import held_out_transfer
-from generator import write_text
-from strategies import continue_ids
+from tqdm import tqdm
 
 SENTENCE = re.compile(r"[^.!?]+[.!?]+\"?")
 MAX_NEW_TOKENS = 400

@@ -1,65 +1,71 @@
-"""One continuation from plain settings, by the task files' own functions: what chat.py and generate() call."""
+"""The five strategies together: one continuation from plain settings, by the task files' own functions.
 
-import torch
+chat.py, `GeneratorTransformer.generate` and the evaluations call `continue_ids`.
+"""
 
-from common import InputError, Row, check_setting, column, decode
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING
+
+from support.errors import InputError
+
+from common import decode
+from decoding.top_k import keep_top_k
+from support.flags import check_settings
 from task1_greedy import greedy
 from task2_sampling import sample
 from task3_temperature import apply_temperature
 from task4_nucleus import nucleus
-from task5_beam import beam_search, rank
+from task5_beam import beam_search, check_beams, rank
+
+import torch
+from torch import Generator, Tensor, nn
+
+if TYPE_CHECKING:
+    from transformers import Cache
 
 
-def keep_top_k(logits, top_k):
-    """Logits with -inf outside the `top_k` most likely tokens of each row: (rows, vocab) -> (rows, vocab)."""
-    best = logits.topk(min(top_k, logits.shape[-1]), dim=-1)
-    return torch.full_like(logits, -torch.inf).scatter(1, best.indices, best.values)
-
-
-def choose(logits, rows):
-    """One token for each row by its settings, temperature first: (rows, vocab) -> (rows,)."""
-    settings = rows[0].parameters
-    if settings["temperature"] == 0:
+def choose(logits: Tensor, generators: list[Generator], temperature: float, top_k: int, top_p: float) -> Tensor:
+    """One token for each row, temperature first, then top-k, then the nucleus: (rows, vocab) -> (rows,)."""
+    if temperature == 0:
         return greedy(logits)
-    logits = apply_temperature(logits, column(rows, "temperature"))
-    if settings["top_k"]:
-        logits = keep_top_k(logits, settings["top_k"])
-    if settings["top_p"] < 1:
-        logits = nucleus(logits, column(rows, "top_p"))
-    return sample(logits, [row.generator for row in rows])
+    logits = apply_temperature(logits, torch.tensor([[temperature]], dtype=torch.float64))
+    if top_k:
+        logits = keep_top_k(logits, top_k)
+    if top_p < 1:
+        logits = nucleus(logits, torch.tensor([[top_p]], dtype=torch.float64))
+    return sample(logits, generators)
 
 
-def continue_ids(model, ids, eos_ids, *, temperature=1.0, top_k=0, top_p=1.0, num_beams=1, length_penalty=1.0,
-                 seed=None, max_new_tokens=200, context_len=None, cache=None, watch=lambda step: None):
+def continue_ids(model: nn.Module, ids: Tensor, eos_ids: frozenset[int], *, temperature: float = 1.0, top_k: int = 0,
+                 top_p: float = 1.0, num_beams: int = 1, length_penalty: float = 1.0, seed: int | None = None,
+                 max_new_tokens: int = 200, context_len: int | None = None, cache: "Cache | None" = None,
+                 watch: Callable = lambda *step: None) -> Iterator[int]:
     """The generated ids, one by one, of one continuation of ids (1, T); the last is an EOS unless the limit came first.
 
     Temperature 0 is greedy, top_k 0 and top_p 1 keep every token, no seed means other random numbers at every call.
-    More than one beam means beam search, which yields the whole winner at its end, and calls `watch(step)` meanwhile. A
-    `cache` that holds the first tokens of `ids` is gone on with, and changed. Raises InputError, a ValueError, for
-    settings that cannot be, at the call and not at the first token.
+    More than one beam means beam search, which yields the whole winner at its end, and calls `watch` meanwhile, as
+    `beam_search` does. A `cache` that holds the first tokens of `ids` is used, and changed. Raises InputError, a ValueError,
+    for a setting out of its range, at the call and not at the first token.
     """
-    parameters = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-    for name, value in {**parameters, "num_beams": num_beams, "length_penalty": length_penalty,
-                        "max_new_tokens": max_new_tokens}.items():
-        check_setting(name, value)
-    for name, value in (("seed", seed), ("context_len", context_len)):
-        if value is not None:
-            check_setting(name, value)
+    optional = {name: value for name, value in (("seed", seed), ("context_len", context_len)) if value is not None}
+    check_settings(temperature=temperature, top_k=top_k, top_p=top_p, num_beams=num_beams, length_penalty=length_penalty,
+                   max_new_tokens=max_new_tokens, **optional)
     if ids.numel() == 0:
         raise InputError("the prompt is empty")
     if num_beams == 1:
         generator = torch.Generator()
         generator.seed() if seed is None else generator.manual_seed(seed)
-        events = decode(model, ids, choose, [Row(parameters, 1, generator)], eos_ids, max_new_tokens, context_len,
-                        cache)
+        strategy = partial(choose, temperature=temperature, top_k=top_k, top_p=top_p)
+        events = decode(model, ids, strategy, {"generators": [generator]}, eos_ids, max_new_tokens, context_len, cache)
         return (token for _, token, _ in events)
-    if num_beams > model.config.vocab_size:
-        raise InputError(f"num beams must be at most the vocabulary, {model.config.vocab_size}, not {num_beams}")
+    check_beams(model, num_beams)
     if (top_k, top_p) != (0, 1):
-        raise InputError("beam search draws nothing: leave top k and top p alone with more than one beam")
-    return best_beam(model, ids, num_beams, length_penalty, eos_ids, max_new_tokens, context_len, cache, watch)
+        raise InputError("beam search draws nothing: leave top_k and top_p alone with more than one beam")
+    return best_beam(partial(beam_search, model, ids, num_beams, eos_ids, max_new_tokens, context_len, cache, watch),
+                     length_penalty)
 
 
-def best_beam(model, ids, num_beams, length_penalty, *rest):
-    """The ids of the beam search's winner, one by one."""
-    yield from rank(beam_search(model, ids, num_beams, *rest), length_penalty)[0][1].ids
+def best_beam(search: Callable, length_penalty: float) -> Iterator[int]:
+    """The ids of a beam search's winner, one by one; nothing is searched before the first is asked for."""
+    yield from rank(search(), length_penalty)[0][1].ids

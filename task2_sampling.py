@@ -6,12 +6,13 @@ Beyond task 1: chance. Each row has random numbers of its own, so its text does 
     python task2_sampling.py --samples 5 --seed 7 --prompt json
 """
 
-import torch
-
 from common import run_task, token_by_token
 
+import torch
+from torch import Generator, Tensor
 
-def sample(logits, generators):
+
+def sample(logits: Tensor, generators: list[Generator]) -> Tensor:
     """Draw one token for each row from softmax(logits): (rows, vocab), one generator per row -> (rows,).
 
     The probabilities stay float32: drawing from half precision can return tokens of probability zero.
@@ -21,10 +22,5 @@ def sample(logits, generators):
     return torch.cat(draws)  # (rows,)
 
 
-def choose(logits, rows):
-    """The strategy as the shared loop calls it: (rows, vocab) -> (rows,)."""
-    return sample(logits, [row.generator for row in rows])
-
-
 if __name__ == "__main__":
-    run_task(__doc__, [{}], token_by_token(choose), samples=3)
+    run_task(__doc__, token_by_token(sample), samples=3)

@@ -7,45 +7,51 @@ top_p. Here the kept probability does not exceed top_p, unless the most likely t
     python task4_nucleus.py --temperature 0.5 --top-p 0.9
 """
 
-import torch
-
-from common import column, run_task, token_by_token
+from common import run_task, token_by_token
 from task2_sampling import sample
 from task3_temperature import apply_temperature
+
+import torch
+from torch import Generator, Tensor
 
 ROUNDING = 1e-6  # float32 logits tell probabilities no finer: ten equal tokens at top_p 0.9 must keep nine
 
 
-def nucleus(logits, top_p):
+def sample_from_nucleus(logits: Tensor, generators: list[Generator], temperature: Tensor, top_p: Tensor) -> Tensor:
+    """Draw one token for each row: (rows, vocab), temperature and top_p (rows, 1) -> (rows,)."""
+    kept = nucleus(apply_temperature(logits, temperature), top_p)
+    return sample(kept, generators)  # its softmax renormalises: what was cut has probability 0, the rest sums to 1
+
+
+def nucleus(logits: Tensor, top_p: Tensor) -> Tensor:
     """Logits with -inf outside each row's nucleus: (rows, vocab), top_p (rows, 1) -> (rows, vocab)."""
-    kept = torch.full_like(logits, -torch.inf)
-    for row, (probs, limit) in enumerate(zip(logits.softmax(dim=-1), top_p, strict=True)):
-        ids = nucleus_ids(probs, limit.item())
-        kept[row, ids] = logits[row, ids]
-    return kept
+    probs = logits.softmax(dim=-1)
+    total = probs.sum(dim=-1, keepdim=True, dtype=torch.float64)  # 1 but for rounding
+    ids = sorted_ids(probs, top_p)  # (rows, n), the most likely first
+    cumulative = probs.gather(1, ids).cumsum(dim=-1, dtype=torch.float64)
+    inside = cumulative <= (top_p + ROUNDING) * total
+    inside[:, 0] = True  # the most likely token stays even if it exceeds top_p alone
+    kept = torch.zeros_like(probs, dtype=torch.bool).scatter(1, ids, inside)
+    return logits.where(kept, -torch.inf)
 
 
-def nucleus_ids(probs, top_p):
-    """The kept ids, most likely first, the lower id first among equals: probs (vocab,) -> (kept,)."""
-    total = probs.sum(dtype=torch.float64)  # 1 but for rounding
-    for floor in (1e-3, 1e-6, 0.0):
-        # Sorting the whole vocabulary is slow. Once the tokens above the floor hold more than top_p, the rest cannot
-        # be in the nucleus; with the floor at 0 nothing is left out.
-        ids = (probs >= floor).nonzero()[:, 0]
-        if floor == 0 or probs[ids].sum(dtype=torch.float64) > (top_p + 2 * ROUNDING) * total:
-            break
-    ids = ids[probs[ids].argsort(descending=True, stable=True)]
-    cumulative = probs[ids].cumsum(dim=0, dtype=torch.float64)
-    return ids[: max(1, int((cumulative <= (top_p + ROUNDING) * total).sum()))]
+def sorted_ids(probs: Tensor, top_p: Tensor) -> Tensor:
+    """Each row's ids by falling probability, the lower id first among equals: probs.argsort(descending=True, stable=True),
+    or its first columns where they are enough: (rows, vocab), top_p (rows, 1) -> (rows, n).
 
-
-def choose(logits, rows):
-    """The strategy as the shared loop calls it: (rows, vocab) -> (rows,)."""
-    logits = nucleus(apply_temperature(logits, column(rows, "temperature")), column(rows, "top_p"))
-    return sample(logits, [row.generator for row in rows])
+    Sorting a whole vocabulary is slow. Once the tokens above some probability hold more than top_p, no other can be in the
+    nucleus.
+    """
+    for floor in (1e-3, 1e-6):
+        above = probs >= floor
+        held = probs.where(above, 0).sum(dim=-1, keepdim=True, dtype=torch.float64)
+        if (held > top_p + 3 * ROUNDING).all():
+            ids = probs.topk(int(above.sum(dim=-1).max())).indices.sort().values  # topk leaves equals in any order
+            return ids.gather(1, probs.gather(1, ids).argsort(descending=True, stable=True))
+    return probs.argsort(descending=True, stable=True)
 
 
 SETTINGS = [{"temperature": temperature, "top_p": top_p} for temperature in (1.0, 0.5) for top_p in (0.9, 0.15)]
 
 if __name__ == "__main__":
-    run_task(__doc__, SETTINGS, token_by_token(choose), samples=1)
+    run_task(__doc__, token_by_token(sample_from_nucleus), SETTINGS, samples=1)

@@ -19,19 +19,19 @@ import sys
 import time
 from pathlib import Path
 
+from generator import GeneratorConfig, GeneratorTransformer, write_aside, write_text
+
 import numpy as np
 import torch
 from accelerate import Accelerator
-from tokenizers import Tokenizer
-from tqdm import tqdm
-from transformers import DynamicCache
-
 from corpus import held_out_documents, training_documents
 from corpus.names import without_names
 from dataset import IGNORED, TokenBlocks, batches, collate, epoch_batches, read_texts, write_blocks
-from generator import GeneratorConfig, GeneratorTransformer, write_aside, write_text
 from optimizer import make_optimizers
 from tokenizer import CONTROL_TOKENS, END_OF_TEXT, IM_END, id_count, make_tokenizer
+from tokenizers import Tokenizer
+from tqdm import tqdm
+from transformers import DynamicCache
 
 BUILT_IN = {"max_length": 512, "batch_size": 32, "batch_tokens": 4096, "learning_rate": 2e-3, "num_epochs": 1}
 BOOKS = {"max_length": 192, "batch_size": 8, "batch_tokens": 1_000_000, "learning_rate": 1e-3, "num_epochs": 4}

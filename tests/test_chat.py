@@ -11,15 +11,15 @@ import termios
 import time
 from pathlib import Path
 
+from chat import Conversation, Message, conversation_ids
+from common import InputError, Loaded, load_model
+from strategies import continue_ids
+
 import pexpect
 import pytest
 import torch
 from conftest import ROOT, random_model
-
-from chat import Conversation, Message, conversation_ids
-from common import InputError, Loaded, load_model
 from corpus.chatml import STORYTELLER, chatml
-from strategies import continue_ids
 
 QWEN_TOKENIZER = ROOT.parent / "shared" / "data" / "qwen2.5-tokenizer"
 ATTACKS = (

@@ -5,20 +5,20 @@ import random
 from decimal import Decimal
 from pathlib import Path
 
-import pytest
-import torch
-
 import task1_greedy
 import task2_sampling
 import task3_temperature
 import task4_nucleus
 from common import CHECKPOINT, PROMPTS, decode, load_model, make_row, prompt_ids
-from corpus.chatml import STORYTELLER, chatml
-from corpus.stories import held_out_story
-from corpus.transfers import held_out_transfer
 from evaluate_generator import keeps_hero, most_repeated, respond, summarize
 from generator import GeneratorTransformer
 from task5_beam import beam_search, rank
+
+import pytest
+import torch
+from corpus.chatml import STORYTELLER, chatml
+from corpus.stories import held_out_story
+from corpus.transfers import held_out_transfer
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "generator"
 

@@ -6,14 +6,14 @@ import socket
 import subprocess
 import sys
 
-import pytest
-import torch
-from conftest import ROOT, continuations, random_model
-
 import common
 from common import InputError, Rows, chat_ids, decode, judge_json, load_model, make_row, prompt_ids
 from task1_greedy import choose
 from task2_sampling import choose as choose_sample
+
+import pytest
+import torch
+from conftest import ROOT, continuations, random_model
 
 SCRIPTS = [f"task{name}.py" for name in ("1_greedy", "2_sampling", "3_temperature", "4_nucleus", "5_beam")]
 

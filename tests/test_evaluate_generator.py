@@ -1,7 +1,8 @@
 """evaluate_generator.py: what counts as a kept hero and a repeated sentence."""
 
-from corpus.stories import Hero
 from evaluate_generator import keeps_hero, most_repeated, summarize
+
+from corpus.stories import Hero
 
 
 def test_a_hero_is_kept_only_as_whole_words_at_both_ends():

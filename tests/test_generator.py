@@ -4,17 +4,17 @@ import inspect
 import json
 from dataclasses import asdict
 
-import pytest
-import torch
-import torch.nn.functional as F
-from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
-from transformers.cache_utils import DynamicCache
-
 import generator
 from generator import GeneratorConfig, GeneratorTransformer
 from strategies import continue_ids
 from task2_sampling import sample
+
+import pytest
+import torch
+import torch.nn.functional as F
 from tokenizer import make_tokenizer
+from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers.cache_utils import DynamicCache
 
 SHAPES = [  # (heads, kv heads, tied, rope_theta, head_dim, length)
     (2, 2, True, 10_000.0, 8, 1),

@@ -1,12 +1,12 @@
 """continue_ids gives what the tasks give, and refuses what cannot be."""
 
-import pytest
-import torch
-from conftest import continuations, random_model
-
 from strategies import continue_ids, keep_top_k
 from task1_greedy import choose as choose_greedy
 from task5_beam import beam_search, rank
+
+import pytest
+import torch
+from conftest import continuations, random_model
 
 
 def ids(prompt, **settings):

@@ -1,10 +1,10 @@
 """Task 1 against transformers' own greedy search."""
 
+from task1_greedy import choose, greedy
+
 import pytest
 import torch
 from conftest import continuations, neutral_generate, random_model
-
-from task1_greedy import choose, greedy
 
 
 @pytest.mark.parametrize("seed", range(54))

@@ -1,10 +1,10 @@
 """Task 2: the draws follow the softmax, and a row's draws are its own."""
 
-import torch
-from conftest import chi_square_p, continuations, random_model
-
 from common import make_row
 from task2_sampling import choose, sample
+
+import torch
+from conftest import chi_square_p, continuations, random_model
 
 
 def test_draws_follow_the_softmax():

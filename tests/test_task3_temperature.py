@@ -1,14 +1,14 @@
 """Task 3 against transformers' temperature, and at its limits."""
 
-import pytest
-import torch
-from conftest import chi_square_p, continuations, random_model
-from transformers import TemperatureLogitsWarper
-
 from common import make_row
 from task1_greedy import choose as choose_greedy
 from task2_sampling import sample
 from task3_temperature import apply_temperature, choose
+
+import pytest
+import torch
+from conftest import chi_square_p, continuations, random_model
+from transformers import TemperatureLogitsWarper
 
 LOGITS = torch.randn(6, 50, generator=torch.Generator().manual_seed(0)) * 5
 

@@ -3,16 +3,16 @@
 import time
 from fractions import Fraction
 
+from common import make_row
+from task2_sampling import sample
+from task4_nucleus import ROUNDING, choose, nucleus
+
 import pytest
 import torch
 from conftest import chi_square_p, continuations, random_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import TopPLogitsWarper
-
-from common import make_row
-from task2_sampling import sample
-from task4_nucleus import ROUNDING, choose, nucleus
 
 
 def kept(logits, top_p):

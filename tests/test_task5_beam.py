@@ -2,12 +2,12 @@
 
 import itertools
 
+from task1_greedy import choose
+from task5_beam import Candidate, beam_search, rank
+
 import pytest
 import torch
 from conftest import PROMPT, brute_force_beams, continuations, neutral_generate, random_model
-
-from task1_greedy import choose
-from task5_beam import Candidate, beam_search, rank
 
 
 @pytest.mark.parametrize("num_beams", range(1, 9))

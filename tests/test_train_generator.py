@@ -10,15 +10,15 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
-import pytest
-import torch
-from conftest import ROOT
-from tokenizers import Tokenizer, models
-
 import generator
 import train_generator
 from generator import GeneratorTransformer
 from train_generator import Training, common_prefix, parse_arguments, train
+
+import pytest
+import torch
+from conftest import ROOT
+from tokenizers import Tokenizer, models
 
 TINY = ("--hidden-size", "16", "--num-layers", "1", "--num-heads", "2", "--num-kv-heads", "1", "--vocab-size", "300",
         "--max-length", "64", "--batch-size", "8", "--dtype", "float32")  # fmt: skip

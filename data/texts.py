@@ -1,0 +1,114 @@
+"""Texts of the user's own: files, folders and URLs as documents, however large, in small pieces.
+
+A *document* is a pair `(prompt, text)`, and a model learns the text only. A pair whose prompt is None continues the
+document before it: so a book of any size flows through in small pieces, and a reader need not know which piece is the
+last.
+"""
+
+import codecs
+import hashlib
+import http.client
+import io
+import os
+import re
+import shutil
+import urllib.request
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+
+from support.errors import InputError
+
+from models.chatml import END_OF_TEXT
+
+from tqdm import tqdm
+
+PIECE = 1 << 16  # characters of a text that are tokenised at once (and bytes that are read at once)
+TIMEOUT = 30  # seconds without a byte from a server
+
+# Where a long text is cut into pieces, best first: behind a blank line, behind a line, before a space, anywhere. At the
+# first three the tokens of the pieces are those of the whole text for Qwen2's kind of BPE. The rest is never blank and
+# holds the whole of a END_OF_TEXT that has only partly been read.
+PIECE_END = re.compile(rf"(?s).+\n\n(?=\S)|.+\n(?=\S)|.+\S(?=\s\S)|.+(?=\S.{{{len(END_OF_TEXT) - 1}}})")
+
+
+def read_texts(sources: list[str], cache: Path) -> Iterator[tuple[str | None, str]]:
+    """The documents of files, folders (all *.txt below) and http(s) URLs (kept in `cache`), as (prompt, text) pairs.
+
+    A file is one document, or several with `<|endoftext|>` between them. White space around a document and a BOM are
+    dropped, every kind of line end becomes "\\n", documents without text are skipped; all else stays as it is.
+    Raises InputError: nothing at a source, a file without text, bytes that are not UTF-8, a URL that cannot be fetched.
+    """
+    paths = [path for source in sources for path in _files(source, cache)]
+    with tqdm(total=sum(path.stat().st_size for path in paths), unit="B", unit_scale=True, desc="texts") as progress:
+        for path in paths:
+            yield from _documents(path, progress)
+
+
+def _files(source: str, cache: Path) -> list[Path]:
+    if source.startswith(("http://", "https://")):
+        return [_fetched(source, cache)]
+    path = Path(source)
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*.txt") if file.is_file())
+        if not files:
+            raise InputError(f"{path}: no .txt file in this folder")
+        return files
+    if not path.is_file():
+        raise InputError(f"{path}: no such file or folder")
+    return [path]
+
+
+def _fetched(url: str, cache: Path) -> Path:
+    """The file that holds the URL's content, downloaded if it is not in `cache` yet."""
+    name = re.sub(r"[^\w.-]", "_", url.rsplit("/", 1)[-1])[-80:]
+    path = cache / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{name}"
+    if path.exists():
+        return path
+    cache.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.part")
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT) as response, partial.open("wb") as file:
+            size = response.length
+            with tqdm.wrapattr(response, "read", total=size, desc=name) as body:
+                shutil.copyfileobj(body, file)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise InputError(f"cannot fetch {url}: {error}") from error
+    if size is not None and size != partial.stat().st_size:  # urllib takes a broken connection for the end
+        raise InputError(f"cannot fetch {url}: {partial.stat().st_size} of {size} bytes came")
+    os.replace(partial, path)
+    return path
+
+
+def _documents(path: Path, progress: tqdm) -> Iterator[tuple[str | None, str]]:
+    empty, prompt, rest = True, "", ""
+    for chunk in chain(_decoded(path, progress), [END_OF_TEXT]):
+        *ended, rest = (rest + chunk).split(END_OF_TEXT)
+        for text in ended:
+            if text := text.strip() if prompt == "" else text.rstrip():
+                yield prompt, text
+                empty = False
+            prompt = ""
+        if prompt == "":
+            rest = rest.lstrip()
+        if len(rest) > PIECE and (piece := PIECE_END.match(rest)):
+            yield prompt, piece[0]
+            empty, prompt, rest = False, None, rest[piece.end() :]
+    if empty:
+        raise InputError(f"{path}: no text in this file")
+
+
+def _decoded(path: Path, progress: tqdm) -> Iterator[str]:
+    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8-sig")(), translate=True)
+    with path.open("rb") as file:
+        data = None
+        while data != b"":
+            data = file.read(PIECE)
+            progress.update(len(data))
+            try:
+                text = decoder.decode(data, final=not data)
+            except UnicodeDecodeError as error:
+                # error.object ends where the file has been read to, and may begin with bytes of the chunk before
+                offset = file.tell() - len(error.object) + error.start
+                raise InputError(f"{path}: not UTF-8 at byte offset {offset} ({error.reason})") from error
+            yield text

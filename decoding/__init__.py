@@ -1,0 +1,1 @@
+"""What may be done to logits beyond the exercise's five rules."""

@@ -1,0 +1,109 @@
+"""Conversations as text and as ids: ChatML, or whatever chat template a tokenizer brings.
+
+ChatML is written in one place, CHAT_TEMPLATE, which is also what a checkpoint's tokenizer_config.json says:
+
+    <|im_start|>system
+    You are a storyteller.<|im_end|>
+    <|im_start|>user
+    Tell me a story.<|im_end|>
+    <|im_start|>assistant
+"""
+
+import re
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
+
+from support.errors import InputError, first_line
+
+import jinja2
+
+if TYPE_CHECKING:  # its import takes a second, for which --help need not wait
+    from transformers import PreTrainedTokenizerBase
+
+END_OF_TEXT, IM_START, IM_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+CONTROL_TOKENS = (END_OF_TEXT, IM_START, IM_END)
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+class Message(NamedTuple):
+    """One message; `ids` is what the model itself wrote, to be read again as it stands."""
+
+    role: str
+    content: str
+    ids: tuple[int, ...] = ()
+
+
+def chatml(system: str, user: str) -> str:
+    """The prompt that asks `user` of a model told to be `system`, up to where the answer begins."""
+    messages = [Message("system", system)._asdict(), Message("user", user)._asdict()]
+    return compiled_template().render(messages=messages, add_generation_prompt=True)
+
+
+@cache
+def compiled_template() -> jinja2.Template:
+    return jinja2.Template(CHAT_TEMPLATE)
+
+
+def conversation_ids(tokenizer: "PreTrainedTokenizerBase", messages: list[Message], template: str) -> list[int]:
+    """The ids of a conversation, open for the assistant's answer, by a chat template.
+
+    Only what the template itself writes can be a control token: the messages are rendered as marks, and their texts put
+    in where the control tokens have been found. So an <|im_end|> in a user's text becomes ordinary characters. Raises
+    InputError for text that is not Unicode, and for a conversation that the template does not know.
+    """
+    for message in messages:
+        check_unicode("message", message.content)
+    marks = {f"\ue000{number}\ue001": message for number, message in enumerate(messages)}
+    try:
+        rendered = tokenizer.apply_chat_template(
+            [{"role": message.role, "content": mark} for mark, message in marks.items()],
+            chat_template=template, tokenize=False, add_generation_prompt=True)
+    except Exception as error:  # a template raises what it likes
+        raise InputError(f"the model's chat template refuses the conversation: {first_line(error)}") from error
+    if list(marks)[-1] not in rendered:  # a template for pictures, say, finds no text in a text
+        raise InputError("the model's chat template leaves the message out")
+    control = tokenizer.get_added_vocab()  # {token: id}
+    ids, text = [], ""
+    for part in re.split(f"({added_tokens(tokenizer)}|\ue000\\d+\ue001)", rendered):
+        message = marks.get(part)
+        if message and not message.ids:
+            text += message.content
+        elif message or part in control:
+            ids += [*plain_ids(tokenizer, text), *(message.ids if message else [control[part]])]
+            text = ""
+        else:
+            text += part
+    return ids + plain_ids(tokenizer, text)
+
+
+def check_unicode(name: str, text: str) -> None:
+    """Raises InputError for bytes that are not UTF-8: Python keeps those of a command line as lone surrogates."""
+    if re.search("[\ud800-\udfff]", text):
+        raise InputError(f"the {name} is not valid UTF-8")
+
+
+def plain_ids(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
+    """The ids of a text in which nothing is a control token, whatever it looks like."""
+    ids = []
+    for part in re.split(f"({added_tokens(tokenizer)})", text):
+        # A tokenizer looks for its added tokens in the text, and some of them count as ordinary: cut through each.
+        pieces = (part[:1], part[1:]) if part in tokenizer.get_added_vocab() else (part,)
+        for piece in pieces:
+            ids += tokenizer.encode(piece, add_special_tokens=False, split_special_tokens=True)
+    return ids
+
+
+def added_tokens(tokenizer: "PreTrainedTokenizerBase") -> str:
+    """A regular expression that finds the tokens that were added to the tokenizer's vocabulary."""
+    return "|".join(map(re.escape, sorted(tokenizer.get_added_vocab(), key=len, reverse=True))) or "(?!)"
+
+
+def chat_end(tokenizer: "PreTrainedTokenizerBase") -> int:
+    """The id that ends an answer: <|im_end|> where the tokenizer has it (151645 in Qwen2.5), else its own EOS."""
+    end = tokenizer.get_vocab().get(IM_END, tokenizer.eos_token_id)
+    if end is None:
+        raise InputError("the model's tokenizer names no end-of-text token")
+    return end

@@ -1,0 +1,148 @@
+"""Opening a model by its name: the shipped checkpoint, a folder, or the Hugging Face hub. There is no fallback.
+
+A new kind of model is added in `load_model`: it must answer `model(input_ids=…, past_key_values=cache, logits_to_keep=1)`
+with `.logits`, and have a `config`.
+"""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from support.errors import ROOT, InputError, first_line
+
+from models.chatml import chat_end
+from models.checkpoint import load_checkpoint
+from models.packing import pack
+from models.transformer import Transformer
+from support.results import short_name
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+QWEN = "Qwen/Qwen2.5-0.5B-Instruct"
+CHECKPOINT = ROOT / "checkpoint"
+
+
+class Loaded(NamedTuple):
+    """A model ready to decode: the ids that end a text, and which model it is, for the results."""
+
+    model: nn.Module
+    tokenizer: "PreTrainedTokenizerBase"
+    eos_ids: frozenset[int]
+    identity: dict
+
+
+def load_model(name: str, device: str = "cpu", dtype: str = "float32") -> Loaded:
+    """Open `generator` (the shipped checkpoint), `qwen`, any hub name, or any local folder; the weights are packed.
+
+    Raises InputError for what is not there or cannot be read.
+    """
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        folder = find_folder(name)
+        opener = open_transformer if name == "generator" else open_causal_lm
+        model = opener(folder, getattr(torch, dtype)).to(device).eval()
+        tokenizer = open_tokenizer(folder)
+        parameters = sum(weight.numel() for weight in model.parameters())
+        pack(model)
+    except InputError:
+        raise
+    except Exception as error:  # a broken folder or device fails in many ways, with many types
+        raise InputError(f"cannot load the model {name}: {first_line(error)}") from error
+    if len(tokenizer) > model.config.vocab_size:
+        raise InputError(f"the model {name} has a tokenizer of {len(tokenizer)} tokens "
+                         f"but weights for {model.config.vocab_size}")
+    identity = {"name": QWEN if name == "qwen" else short_name(name), "revision": revision(folder),
+                "parameters": parameters}
+    return Loaded(model, tokenizer, frozenset([chat_end(tokenizer)]), identity)
+
+
+def open_transformer(folder: Path, dtype: torch.dtype) -> Transformer:
+    """The project's own decoder from its checkpoint folder."""
+    return load_checkpoint(folder).to(dtype)
+
+
+def open_causal_lm(folder: Path, dtype: torch.dtype) -> nn.Module:
+    """Any causal language model of transformers that attends to keys and values.
+
+    Raises InputError for weights that are missing or do not fit, and for a model that keeps a running state, as Mamba does.
+    """
+    from transformers import AutoModelForCausalLM
+    from transformers.cache_utils import DynamicCache, LinearAttentionCacheLayerMixin
+
+    model, info = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, use_safetensors=True, local_files_only=True, trust_remote_code=False,
+        output_loading_info=True)
+    unfit = [*info["missing_keys"], *info["mismatched_keys"]]  # transformers would fill these with random numbers
+    if unfit:
+        raise InputError(f"the weights in {folder} do not fill the model: {unfit[0]} is missing or misshaped")
+    layers = DynamicCache(config=model.config).layers
+    if model._is_stateful or any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in layers):
+        raise InputError(f"{model.config.model_type} keeps a running state, where decoding here needs keys and values")
+    return model
+
+
+def open_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
+    """The tokenizer of a model's folder.
+
+    AutoTokenizer gives every folder of type qwen2 the pre-tokenizer of Qwen2, whatever its tokenizer.json says: wrong
+    for a decoder of ours that was trained on characters or words.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    settings = folder / "tokenizer_config.json"
+    plain = settings.exists() and json.loads(settings.read_text("utf-8")).get("tokenizer_class") == "PreTrainedTokenizerFast"
+    opener = PreTrainedTokenizerFast if plain else AutoTokenizer
+    return opener.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def find_folder(name: str) -> Path:
+    """The local folder of a model; a hub model is downloaded unless the Hugging Face cache holds it."""
+    folder = CHECKPOINT if name == "generator" else Path(name)
+    if folder.is_dir() and name != "qwen":
+        return folder
+    if name == "generator":
+        raise InputError("the folder checkpoint/ is missing: restore it with git, or train one: docs/decoder.md")
+    hub_name = QWEN if name == "qwen" else name
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", hub_name):
+        raise InputError(f"no model folder at {name}")
+    try:
+        return from_hub(hub_name)
+    except Exception as error:  # no network, no such model, no permission, no space: each with a type of its own
+        raise InputError(f"no model {name} here, in the Hugging Face cache or on the hub ({first_line(error)}): "
+                         f"download it with `hf download {hub_name}`, point --model at a folder, "
+                         "or use --model generator") from error
+
+
+def from_hub(hub_name: str) -> Path:
+    """The folder of a hub model in the Hugging Face cache, downloaded if it is not there yet."""
+    from huggingface_hub import model_info, snapshot_download
+
+    wanted = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+    try:
+        cached = Path(snapshot_download(hub_name, allow_patterns=wanted, local_files_only=True))
+        if (cached / "config.json").exists() and any(cached.glob("*.safetensors")):
+            return cached
+    except OSError:
+        pass  # not in the cache: ask the hub
+    model_info(hub_name, timeout=5)  # snapshot_download would wait for ever for a hub that does not answer
+    return Path(snapshot_download(hub_name, allow_patterns=wanted))
+
+
+def revision(folder: Path) -> str:
+    """The hub's commit when the folder is a snapshot in its cache, else a hash of the weights and the tokenizer."""
+    if folder.parent.name == "snapshots":
+        return folder.name
+    digest = hashlib.sha256()
+    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("tokenizer.json")]):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return "sha256:" + digest.hexdigest()[:16]

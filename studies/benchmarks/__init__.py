@@ -1,0 +1,1 @@
+"""Speed beside others: python -m studies.benchmarks.decoding, and so on."""

@@ -1,0 +1,103 @@
+"""The command line: what a number may be, and the flags that several scripts share.
+
+A rule is stated once, in RULES, and asked in three places: by argparse for a flag, by chat.py for a command, and by a
+function that is called with the value.
+"""
+
+import argparse
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+from support.errors import ROOT, InputError
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+class Rule(NamedTuple):
+    """What a number may be: its type, whether a value is allowed, and the same in words."""
+
+    kind: type
+    allowed: Callable[[float], bool]
+    words: str
+
+
+COUNT = Rule(int, lambda value: value >= 1, "a whole number, 1 or more")
+POSITIVE = Rule(float, lambda value: 0 < value < math.inf, "a finite number above 0")
+SHARE = Rule(float, lambda value: 0 <= value < 1, "a number of at least 0 and below 1")
+RULES = {
+    "temperature": Rule(float, lambda value: 0 <= value < math.inf, "a finite number, 0 or more"),
+    "top_k": Rule(int, lambda value: value >= 0, "a whole number, 0 (off) or more"),
+    "top_p": Rule(float, lambda value: 0 < value <= 1, "a number above 0 and at most 1"),
+    "length_penalty": Rule(float, lambda value: -50 <= value <= 50, "a number from -50 to 50"),
+    "seed": Rule(int, lambda value: 0 <= value < 2**63, "a whole number, 0 or more, below 2**63"),
+    **dict.fromkeys(("num_beams", "max_new_tokens", "context_len"), COUNT),
+}
+
+
+def checked(rule: Rule, value: object) -> int | float:
+    """The value as the rule's type; text is parsed. Raises InputError, without a name, for what the rule does not allow."""
+    try:
+        number = rule.kind(value)
+        if number != value and not isinstance(value, str) or not rule.allowed(number):  # int(1.5) is 1: not what was asked
+            raise ValueError
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"must be {rule.words}, not {value!r}") from error
+    return number
+
+
+def check_settings(**settings: object) -> None:
+    """Raises InputError, which names the setting, for one whose value its rule does not allow."""
+    for name, value in settings.items():
+        check_setting(name, value)
+
+
+def check_setting(name: str, value: object) -> int | float:
+    """A setting's value as its type; text is parsed. Raises InputError, which names the setting."""
+    try:
+        return checked(RULES[name], value)
+    except InputError as error:
+        raise InputError(f"{name} {error}") from error
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with a description as it stands and errors of one line, which name the flag."""
+
+    def __init__(self, description: str | None):
+        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(message)
+
+
+def number(rule: Rule) -> Callable[[str], int | float]:
+    """An argparse type that applies a rule; argparse puts the flag's name in front of the message."""
+    def parse(text: str) -> int | float:
+        try:
+            return checked(rule, text)
+        except InputError as error:
+            raise argparse.ArgumentTypeError(error) from error
+    return parse
+
+
+def flag(setting: str) -> str:
+    """The flag of a setting: top_p -> --top-p."""
+    return "--" + setting.replace("_", "-")
+
+
+def add_model_flags(parser: argparse._ActionsContainer) -> None:
+    """The flags of every script that runs a model: --model, --device, --dtype."""
+    parser.add_argument("--model", default="generator", metavar="NAME",
+                        help="generator (the checkpoint that comes with the project), qwen (Qwen/Qwen2.5-0.5B-Instruct), any "
+                             "name on the Hugging Face hub, or a folder (default: %(default)s)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, ... (default: %(default)s)")
+    parser.add_argument("--dtype", default="float32", choices=DTYPES,
+                        help="16 bits are faster, but round so that a text may depend on its batch "
+                             "(default: %(default)s)")
+
+
+def add_results_flag(parser: argparse._ActionsContainer) -> None:
+    """The flag of every script that writes results."""
+    parser.add_argument("--results", type=Path, default=ROOT / "results", metavar="FOLDER",
+                        help="where <model>/<script>.json and .md are written (default: results/ beside the scripts)")

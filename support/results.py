@@ -1,0 +1,208 @@
+"""Results files: what was written or measured, with all that must stand beside it for it to be repeated.
+
+One result of a task is a dictionary: prompt, parameters (the setting), sample, text, token_ids, figures. The tasks' files
+gather results, `<folder>/<model>/<task>.json` and a Markdown page derived from it; a study's file holds its figures.
+"""
+
+import itertools
+import json
+import os
+import platform
+import re
+import shlex
+import sys
+import time
+from pathlib import Path
+
+from support.errors import ROOT, InputError
+
+from support.files import make_folder, write_text, writing
+
+FACTS = ("model", "versions", "device", "dtype", "threads")  # results in which these differ do not belong in one file
+
+
+def short_name(model: str) -> str:
+    """A model's name for its results and their folder: the last part of a path, or of a hub name."""
+    return Path(model).resolve().name or "model"
+
+
+def model_folder(results: Path, model: str) -> Path:
+    """Where the results of a model are."""
+    return results / short_name(model)
+
+
+def run_facts(device: str, dtype: str) -> dict:
+    """What must stand beside a figure for it to be repeated: versions, device, dtype, threads, the command."""
+    import tokenizers
+    import torch
+    import transformers
+
+    script = Path(os.path.relpath(sys.argv[0], ROOT))
+    module = script.parts[0] == "studies"  # which are run as modules: python -m studies.experiments
+    program = ["-m", ".".join(script.with_suffix("").parts)] if module else [str(script)]
+    return {
+        "versions": {"python": platform.python_version(), "torch": torch.__version__,
+                     "transformers": transformers.__version__, "tokenizers": tokenizers.__version__},
+        "device": device, "dtype": dtype, "threads": torch.get_num_threads(),
+        "command": shlex.join(["python", *program, *sys.argv[1:]])}
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write a results file, and its folder if need be. Raises InputError where that fails."""
+    make_folder(path.parent)
+    write_text(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+
+
+def read_json(path: Path) -> dict:
+    """A results file. Raises InputError where it is missing, or is no JSON object."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        if not isinstance(content, dict):
+            raise TypeError
+        return content
+    except FileNotFoundError as error:
+        raise InputError(f"there is no {path}: run the script that writes it first") from error
+    except (ValueError, TypeError, RecursionError, OSError) as error:
+        raise InputError(f"{path} is corrupt: run the script that writes it again") from error
+
+
+def read_results(path: Path, identity: dict) -> dict:
+    """A results file of the model of that identity. Raises InputError where it is missing, corrupt or of other weights."""
+    content = read_json(path)
+    if content.get("model") != identity:
+        raise InputError(f"{path} was written by other weights: run the script that writes it again")
+    return content
+
+
+def set_aside(path: Path, why: str) -> None:
+    """Keep a results file that cannot be continued under another name beside it, and say why.
+
+    Raises InputError where that fails.
+    """
+    aside = next(name for n in itertools.count(1) if not (name := path.with_suffix(f".old{n}")).exists())
+    with writing(path):
+        os.replace(path, aside)
+    print(f"{path.name} {why}: kept as {aside.name}, starting anew", file=sys.stderr)
+
+
+class TaskResults:
+    """The results of one task and model: a JSON file, and the Markdown page that is derived from it."""
+
+    def __init__(self, path: Path):
+        """Raises InputError when the folder cannot be written: better known before the work."""
+        self.path, self.start, self.added = path, time.perf_counter(), 0
+        make_folder(path.parent)
+        probe = path.with_suffix(".test")
+        write_text(probe, "")
+        probe.unlink()
+
+    def open(self, header: dict) -> None:
+        """Continue the file if it was written with the same FACTS as `header` states; else it is kept aside."""
+        old = self.read()
+        other = [key for key in FACTS if old and old.get(key) != header[key]]
+        if other:
+            set_aside(self.path, f"was written with other {', '.join(other)}")
+        self.content = {**header, "runs": [] if other else old.get("runs", [])}
+
+    def read(self) -> dict:
+        """What the file holds, {} if there is none; a corrupt file is kept aside."""
+        if not self.path.exists():
+            return {}
+        try:
+            content = read_json(self.path)
+            markdown(content, self.path.stem)  # fails, as saving would, if anything is missing
+            if not isinstance(content["runs"], list):
+                raise TypeError
+            return content
+        except (InputError, KeyError, TypeError, AttributeError):
+            set_aside(self.path, "is corrupt")
+            return {}
+
+    def add(self, result: dict) -> None:
+        """Put a result in the place of the one with the same prompt, setting and sample, or at the end."""
+        results, keys = self.content["runs"], [identity(old) for old in self.content["runs"]]
+        place = keys.index(identity(result)) if identity(result) in keys else len(results)
+        results[place:place + 1] = [result]
+        self.added += 1
+
+    def save(self) -> None:
+        """Write both files, if there is anything new. Raises InputError when that is impossible."""
+        if not self.added:
+            return
+        self.content["seconds"] = round(time.perf_counter() - self.start, 2)
+        write_json(self.path, self.content)
+        write_text(self.path.with_suffix(".md"), markdown(self.content, self.path.stem))
+        print(f"{self.added} texts saved in {self.path}", file=sys.stderr)
+
+
+def identity(result: dict) -> str:
+    """What makes two results the same one."""
+    return json.dumps([result["prompt"], result["parameters"], result["sample"]], sort_keys=True)
+
+
+def order(results: list[dict]) -> list[dict]:
+    """Results by prompt, as they came, then by setting, number by number, then by sample."""
+    prompts = list(dict.fromkeys(result["prompt"] for result in results))
+    return sorted(results, key=lambda result: (
+        prompts.index(result["prompt"]), list(result["parameters"].values()), result["sample"]))
+
+
+# ------------------------------------------------------------------------------------------------- results for people
+
+
+def describe(setting: dict) -> str:
+    """A setting in words, for a heading: {"temperature": 0.5, "top_p": 0.9} -> temperature 0.5, top_p 0.9"""
+    words = [f"{name} {value:g}" + (" (the limit: greedy)" if (name, value) == ("temperature", 0) else "")
+             for name, value in setting.items()]
+    return ", ".join(words) or "no parameters"
+
+
+def shorten(prompt: str) -> str:
+    """A prompt as a heading: its name, or the beginning of a user's own text."""
+    line = " ".join(prompt.split())
+    return line if len(line) <= 60 else line[:57] + "..."
+
+
+def heading(result: dict) -> str:
+    """What tells a result from the others of its task."""
+    return f"{shorten(result['prompt'])}: {describe(result['parameters'])}, sample {result['sample']}"
+
+
+def figures(result: dict) -> str:
+    """The line of figures under a text."""
+    parts = [f"{result['new_tokens']} tokens", "ended by itself" if result["stop"] == "eos" else "cut off at the limit",
+             f"{result['tokens_per_second']:g} tokens/s", f"log-probability {result['log_prob']:.2f}"]
+    if "json_valid" in result:
+        parts.append("JSON " + ("right" if result["json_correct"] else "wrong" if result["json_valid"] else "does not parse"))
+    return ", ".join(parts)
+
+
+def candidate_line(candidate: dict) -> str:
+    """One finished candidate of a beam search in a line."""
+    return (f"score {candidate['score']:.4f} = {candidate['log_prob']:.4f} over {candidate['length']} tokens "
+            f"({'ended' if candidate['stop'] == 'eos' else 'cut off'}): {shorten(candidate['text'])}")
+
+
+def print_result(result: dict) -> None:
+    """A text as it stands, between its setting and its figures; for beams, what else could have won."""
+    print(f"=== {heading(result)}")
+    print(result["text"])
+    print(f"--- {figures(result)}")
+    for candidate in result.get("candidates", []):
+        print("    " + candidate_line(candidate))
+    print(flush=True)
+
+
+def markdown(content: dict, task: str) -> str:
+    """The page of a task's results: one section per prompt and setting, derived from the JSON alone."""
+    model = content["model"]
+    lines = [f"# {task}: {model['name']}", "",
+             f"`{content['command']}`: {model['parameters']:,} parameters, revision {model['revision']}, "
+             f"{content['dtype']} on {content['device']}, {content['threads']} threads, "
+             f"{content['seconds']:g} s, " + ", ".join(f"{k} {v}" for k, v in content["versions"].items()) + "."]
+    for result in order(content["runs"]):
+        fence = "`" * max(3, 1 + max(map(len, re.findall("`+", result["text"])), default=0))
+        lines += ["", f"## {heading(result)}", "", fence + "text", result["text"], fence, "", figures(result) + "."]
+        if "candidates" in result:
+            lines += ["", *(f"- `{candidate_line(c).replace('`', chr(39))}`" for c in result["candidates"])]
+    return "\n".join(lines) + "\n"

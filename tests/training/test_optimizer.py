@@ -1,0 +1,137 @@
+"""The optimizers: Muon against torch's own, and against the singular value decomposition that it approximates."""
+
+import copy
+import math
+
+from generator import GeneratorConfig, GeneratorTransformer
+
+import pytest
+import torch
+from optimizer import POLYNOMIALS, Muon, lying, make_optimizers, orthogonalize
+
+SHAPES = [(64, 64), (32, 64), (64, 64), (176, 64), (64, 176), (176, 64), (8, 8)]
+
+
+def matrices(seed=0):
+    random = torch.Generator().manual_seed(seed)
+    return [torch.nn.Parameter(torch.randn(shape, generator=random)) for shape in SHAPES]
+
+
+def give_gradients(*lists):
+    """The same new gradients to several lists of the same matrices."""
+    for alike in zip(*lists, strict=True):
+        gradient = torch.randn_like(alike[0])
+        for matrix in alike:
+            matrix.grad = gradient.clone()
+
+
+def one_orthogonal(matrix):
+    """`orthogonalize` for a single matrix, also a tall one."""
+    found = orthogonalize(lying(matrix)[None])[0]
+    return found if found.shape == matrix.shape else found.mT
+
+
+@pytest.mark.parametrize("lr, weight_decay, momentum", [(2e-3, 0.01, 0.95), (0.1, 0.0, 0.5), (1e-3, 0.3, 0.0)])
+def test_steps_are_those_of_torchs_muon(monkeypatch, lr, weight_decay, momentum):
+    """Oracle: torch.optim.Muon, matrix by matrix, over several steps, with our way to the orthogonal matrix: tall, wide and
+    square matrices of mixed shapes."""
+    monkeypatch.setattr(torch.optim._muon, "_zeropower_via_newtonschulz", lambda gradient, *_: one_orthogonal(gradient))
+    torch.manual_seed(0)
+    ours, theirs = matrices(), matrices()
+    settings = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum}
+    torchs = torch.optim.Muon(theirs, **settings, adjust_lr_fn="match_rms_adamw")
+    optimizers = Muon(ours, **settings, dtype=torch.float32), torchs
+    start = copy.deepcopy(ours)
+    for _ in range(5):
+        give_gradients(ours, theirs)
+        for optimizer in optimizers:
+            optimizer.step()
+    for first, mine, other in zip(start, ours, theirs, strict=True):
+        moved = (other - first).norm()
+        assert moved > 0
+        assert (mine - other).norm() < 1e-4 * moved
+
+
+def test_a_matrix_without_gradient_stays():
+    weights = matrices()
+    before = copy.deepcopy(weights)
+    give_gradients(weights[1:4])  # of which two have the shape of one that gets none
+    Muon(weights).step()
+    changed = [not torch.equal(a, b) for a, b in zip(before, weights, strict=True)]
+    assert changed == [False] + [True] * 3 + [False] * 3
+
+
+@pytest.mark.parametrize("make_first", [Muon, lambda weights: torch.optim.Muon(weights, weight_decay=0.01)])
+def test_a_saved_state_is_gone_on_with(make_first):
+    """Ours, or torch's own: a training saved when torch's Muon was used here can be resumed."""
+    torch.manual_seed(0)
+    weights = matrices()
+    optimizer = make_first(weights)
+    give_gradients(weights)
+    optimizer.step()
+    others = copy.deepcopy(weights)
+    undisturbed, resumed = Muon(weights), Muon(others)
+    undisturbed.state.update(optimizer.state)
+    resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    give_gradients(weights, others)
+    undisturbed.step()
+    resumed.step()
+    assert all(torch.equal(a, b) for a, b in zip(weights, others, strict=True))
+
+
+@pytest.mark.parametrize("dtype, most", [(torch.float32, 1e-4), (torch.bfloat16, 0.05)])
+def test_orthogonalized_matrices_keep_their_singular_vectors(dtype, most):
+    """Oracle: U Vᵀ of the decomposition; the polynomials leave singular values between 0.76 and 1.24,
+    in bfloat16 a little less."""
+    torch.manual_seed(0)
+    given = torch.randn(5, 24, 60) * torch.tensor([1e-9, 1e-3, 1.0, 1e3, 1e9])[:, None, None]
+    found = orthogonalize(given.to(dtype)).float()
+    u, _, vh = torch.linalg.svd(given, full_matrices=False)
+    inside = u.mT @ found @ vh.mT  # diagonal in the same singular vectors
+    values = inside.diagonal(dim1=1, dim2=2)
+    assert values.min() > 0.7 and values.max() < 1.25
+    assert (inside - torch.diag_embed(values)).abs().max() < most
+
+
+def test_the_polynomials_are_the_best_ones():
+    """Oracle: Chebyshev's alternation: of all a s + b s³ + c s⁵ only the best reaches its largest distance from 1 over an
+    interval four times, in turn above and below."""
+    low, high = 1 / 300, 1.05
+    for a, b, c in POLYNOMIALS:
+        s = torch.cat((torch.logspace(math.log10(low), math.log10(high), 20_001, dtype=torch.float64),
+                       torch.linspace(low, high, 20_001, dtype=torch.float64))).sort().values  # fmt: skip
+        distance = a * s + b * s**3 + c * s**5 - 1
+        largest = distance.abs().max()
+        reached = distance[distance.abs() > 0.97 * largest].sign()
+        assert reached[0] == -1 and reached.diff().count_nonzero() == 3
+        low, high = 1 - largest, 1.06 * (1 + largest)
+    assert largest < 0.245
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_matrices_are_orthogonalized_in_the_trainings_precision(dtype, monkeypatch):
+    """Two processes and one differ visibly when a float32 training rounds to bfloat16."""
+    seen = []
+    monkeypatch.setattr("optimizer.orthogonalize", lambda matrices: seen.append(matrices.dtype) or orthogonalize(matrices))
+    model = GeneratorTransformer(GeneratorConfig(vocab_size=32, hidden_size=16, intermediate_size=32))
+    for weight in model.parameters():
+        weight.grad = torch.randn_like(weight)
+    make_optimizers(model, dtype)[0].step()
+    assert set(seen) == {dtype}
+
+
+def test_orthogonalize_of_nothing_is_nothing():
+    """A gradient of 0, say of a step without targets, is no division by zero."""
+    assert orthogonalize(torch.zeros(2, 4, 8)).eq(0).all()
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_every_weight_has_one_optimizer(tied):
+    """Muon has the seven matrices of each block, AdamW all else."""
+    config = GeneratorConfig(vocab_size=32, hidden_size=16, intermediate_size=32, tie_word_embeddings=tied)
+    model = GeneratorTransformer(config)
+    muon, adamw = ([id(weight) for group in optimizer.param_groups for weight in group["params"]]
+                   for optimizer in make_optimizers(model, torch.float32))  # fmt: skip
+    assert sorted(muon + adamw) == sorted(id(weight) for weight in model.parameters())
+    assert set(muon) == {id(weight) for name, weight in model.named_parameters() if name.endswith("_proj.weight")}
+    assert len(muon) == 7 * config.num_hidden_layers
