@@ -3,86 +3,76 @@
     python evaluate_generator.py
     python evaluate_generator.py --model runs/decoder --transfers 100 --stories 20
 
-Transfers are decoded greedily; exact means the whole JSON is right to the letter. Stories are drawn at temperature 0.8
-from the top 0.95. The summary is printed; results/<model>/evaluation.json holds it with every text.
+Transfers are decoded greedily; exact means that the whole JSON is right to the letter. Stories are drawn at temperature 0.8
+with top_p 0.95. The summary is printed; results/<model>/evaluation.json holds it with every text.
 """
 
-import argparse
 import random
-import re
 import statistics
 import time
 from collections import Counter
 
-from common import (
-    add_model_flags,
-    add_results_flag,
-    answer,
-    load_model,
-    one_line_errors,
-    prompt_ids,
-    save_figures,
-    setting_type,
-    writing,
-)
-from generator import write_text
-from strategies import continue_ids
+from support.errors import one_line_errors
 
-from corpus.chatml import STORYTELLER, chatml
-from corpus.stories import Hero, held_out_story
-from corpus.transfers import held_out_transfer
+from common import answer, prompt_ids
+from data.corpus.documents import STORYTELLER
+from data.corpus.judging import SENTENCE, keeps_hero
+from data.corpus.stories import held_out_story
+from data.corpus.transfers import held_out_transfer
+from models.chatml import chatml
+from models.loading import Loaded, load_model
+from strategies import continue_ids
+from support.files import write_text
+from support.flags import COUNT, Parser, add_model_flags, add_results_flag, number
+from support.results import model_folder, run_facts, write_json
+
 from tqdm import tqdm
 
-SENTENCE = re.compile(r"[^.!?]+[.!?]+\"?")
 MAX_NEW_TOKENS = 400
 STORY_SETTINGS = {"temperature": 0.8, "top_p": 0.95}
 
 
-def respond(loaded, prompt: str, **settings) -> tuple[str, bool]:
-    """The text that answers a prompt, and whether it ended by itself."""
+def respond(loaded: Loaded, prompt: str, **settings: float) -> tuple[str, bool]:
+    """The text that answers a prompt, and whether it ended by itself; `settings` are those of `continue_ids`."""
     ids = list(continue_ids(loaded.model, prompt_ids(loaded.tokenizer, prompt), loaded.eos_ids,
                             max_new_tokens=MAX_NEW_TOKENS, **settings))  # fmt: skip
     return answer(loaded, ids), ids[-1] in loaded.eos_ids
 
 
-def evaluate_transfers(loaded, count: int) -> list[dict]:
+def evaluate_transfers(loaded: Loaded, count: int) -> list[dict]:
+    """The answers to held-out transfers, each with its request and the JSON that is right."""
     rng = random.Random("evaluation")
-    rows = []
+    results = []
     for _ in tqdm(range(count), desc="transfers"):
         transfer = held_out_transfer(rng)
         text, ended = respond(loaded, transfer.document().prompt, temperature=0)
-        rows.append({"request": transfer.request, "expected": transfer.json, "text": text,
-                     "exact": ended and text == transfer.json})  # fmt: skip
-    return rows
+        results.append({"request": transfer.request, "expected": transfer.json, "text": text,
+                        "exact": ended and text == transfer.json})  # fmt: skip
+    return results
 
 
-def evaluate_stories(loaded, count: int) -> list[dict]:
+def evaluate_stories(loaded: Loaded, count: int) -> list[dict]:
+    """The stories for held-out heroes, each with its request and what was found in it."""
     rng = random.Random("evaluation")
-    rows = []
+    results = []
     for seed in tqdm(range(count), desc="stories"):
         story = held_out_story(rng)
         text, ended = respond(loaded, chatml(STORYTELLER, story.request), seed=seed, **STORY_SETTINGS)
-        rows.append({"request": story.request, "text": text, "ended": ended, "kept": keeps_hero(text, story.hero),
-                     "first_sentence": (SENTENCE.findall(text) or [text])[0],
-                     "most_repeated": most_repeated(text)})  # fmt: skip
-    return rows
-
-
-def keeps_hero(text: str, hero: Hero) -> bool:
-    """Whether the asked name and animal stand both in the first and in the last third of the text."""
-    third = len(text) // 3
-    words = (rf"\b{word}\b" for word in (hero.name, hero.animal))
-    return all(re.search(word, part) for word in words for part in (text[:third], text[-third:]))
+        results.append({"request": story.request, "text": text, "ended": ended, "kept": keeps_hero(text, story.hero),
+                        "first_sentence": (SENTENCE.findall(text) or [text])[0],
+                        "most_repeated": most_repeated(text)})  # fmt: skip
+    return results
 
 
 def most_repeated(text: str) -> int:
-    """How often the most frequent sentence stands in the text."""
+    """How often the most frequent sentence occurs in the text."""
     return max(Counter(sentence.strip() for sentence in SENTENCE.findall(text)).values(), default=0)
 
 
 def summarize(transfers: list[dict], stories: list[dict]) -> dict:
-    def mean(rows: list[dict], name: str) -> float:
-        return sum(row[name] for row in rows) / len(rows)
+    """The figures of all answers."""
+    def mean(results: list[dict], name: str) -> float:
+        return sum(result[name] for result in results) / len(results)
 
     return {
         "transfers": len(transfers),
@@ -90,9 +80,9 @@ def summarize(transfers: list[dict], stories: list[dict]) -> dict:
         "stories": len(stories),
         "stories_ended": mean(stories, "ended"),
         "stories_keeping_name_and_animal": mean(stories, "kept"),
-        "distinct_first_sentences": len({row["first_sentence"] for row in stories}),
-        "most_repeats_of_a_sentence": max(row["most_repeated"] for row in stories),
-        "median_words": statistics.median(len(row["text"].split()) for row in stories),
+        "distinct_first_sentences": len({story["first_sentence"] for story in stories}),
+        "most_repeats_of_a_sentence": max(story["most_repeated"] for story in stories),
+        "median_words": statistics.median(len(story["text"].split()) for story in stories),
     }
 
 
@@ -111,23 +101,22 @@ def markdown(summary: dict) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--transfers", type=setting_type("samples"), default=500, help="(%(default)s)")
-    parser.add_argument("--stories", type=setting_type("samples"), default=200, help="(%(default)s)")
-    add_model_flags(parser)
-    add_results_flag(parser)
-    args = parser.parse_args()
     with one_line_errors():
+        parser = Parser(__doc__)
+        parser.add_argument("--transfers", type=number(COUNT), default=500, metavar="N", help="(default: %(default)s)")
+        parser.add_argument("--stories", type=number(COUNT), default=200, metavar="N", help="(default: %(default)s)")
+        add_model_flags(parser)
+        add_results_flag(parser)
+        args = parser.parse_args()
         start = time.perf_counter()
         loaded = load_model(args.model, args.device, args.dtype)
         transfers, stories = evaluate_transfers(loaded, args.transfers), evaluate_stories(loaded, args.stories)
         summary = {**summarize(transfers, stories), "seconds": round(time.perf_counter() - start)}
         print(markdown(summary))
-        content = {"model": loaded.identity, "summary": summary, "story_settings": STORY_SETTINGS, "transfers": transfers,
-                   "stories": stories}  # fmt: skip
-        path = save_figures(args, "evaluation.json", content)
-        with writing(path):
-            write_text(path.with_suffix(".md"), markdown(summary))
+        path = model_folder(args.results, args.model) / "evaluation.json"
+        write_json(path, {**run_facts(args.device, args.dtype), "model": loaded.identity, "summary": summary,
+                          "story_settings": STORY_SETTINGS, "transfers": transfers, "stories": stories})  # fmt: skip
+        write_text(path.with_suffix(".md"), markdown(summary))
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""What is learned from: tokenizers, texts, token blocks on disk, batches, and corpus/, the built-in writer of documents."""
+"""What is learned from: tokenizers, texts, token blocks on disk, batches; corpus/ writes the built-in documents."""

@@ -1,11 +1,12 @@
 """The batches of a training: which blocks come together, in which order, and as which tensors.
 
-    order = epoch_batches(blocks.lengths, batch_size=32, batch_tokens=4096, seed=0, epoch=0)
-    for input_ids, targets in batches(blocks, order):
+    epochs = Epochs(blocks, batch_size=32, batch_tokens=4096, seed=0, num_epochs=2)
+    for input_ids, targets in epochs.from_step(0):  # len(epochs) steps
         ...
 """
 
 from collections.abc import Iterator
+from functools import partial
 
 from data.blocks import TokenBlocks
 
@@ -61,3 +62,25 @@ def batches(
     """
     for indices in order:
         yield collate([blocks[block] for block in indices[rank::world]])
+
+
+class Epochs:
+    """The batches of several epochs in a row, from any step on: so a resumed training finds its place."""
+
+    def __init__(self, blocks: TokenBlocks, batch_size: int, batch_tokens: int, seed: int, num_epochs: int,
+                 rank: int = 0, world: int = 1):  # fmt: skip
+        """Of `world` processes that share each batch, the rows of the one at `rank`."""
+        self.blocks, self.rank, self.world = blocks, rank, world
+        self.order = partial(epoch_batches, blocks.lengths, batch_size, batch_tokens, seed)
+        self.ends = np.cumsum([len(self.order(epoch)) for epoch in range(num_epochs)])  # of each epoch, in steps
+
+    def __len__(self) -> int:
+        """The number of steps."""
+        return int(self.ends[-1])
+
+    def from_step(self, step: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """(input_ids, targets) of every step from this one on, counted from 0."""
+        while step < len(self):
+            epoch = int(np.searchsorted(self.ends, step, side="right"))
+            yield from batches(self.blocks, self.order(epoch)[step - self.ends[epoch]:], self.rank, self.world)
+            step = int(self.ends[epoch])

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from support.errors import InputError
+from support.errors import InputError, first_line
 
 from data.tokenizer import id_count
 
@@ -48,10 +48,13 @@ class TokenBlocks:
 
     @classmethod
     def load(cls, folder: Path) -> "TokenBlocks":
-        """The blocks that `write_blocks` wrote to the folder."""
-        index = np.memmap(folder / "blocks.bin", np.int64, mode="r").reshape(-1, 3)
-        itemsize = (folder / "tokens.bin").stat().st_size // index[-1, 2]  # the last block ends with the last token
-        return cls(np.memmap(folder / "tokens.bin", f"u{itemsize}", mode="r"), index)
+        """The blocks that `write_blocks` wrote to the folder. Raises InputError where they are missing or damaged."""
+        try:
+            index = np.memmap(folder / "blocks.bin", np.int64, mode="r").reshape(-1, 3)
+            itemsize = (folder / "tokens.bin").stat().st_size // index[-1, 2]  # the last block ends with the last token
+            return cls(np.memmap(folder / "tokens.bin", f"u{itemsize}", mode="r"), index)
+        except (OSError, ValueError, TypeError) as error:  # TypeError: of a size of tokens that there is not
+            raise InputError(f"{folder} cannot be read: {first_line(error)}") from error
 
     def __len__(self) -> int:
         return len(self.index)
@@ -85,10 +88,10 @@ def write_blocks(
     bos_id: int,
     eos_id: int,
 ) -> TokenBlocks:
-    """Tokenises the documents into blocks of at most `max_length` inputs, written to `folder` (replaced if it is there).
+    """Tokenise the documents into blocks of at most `max_length` inputs, written to `folder` (replaced if it is there).
 
     A document begins with its prompt, or with BOS if the prompt is "", and ends with EOS. One that is longer than a
-    block goes on in the next, without its prompt. Control tokens are recognised in prompts only: in a text they are
+    block continues in the next, without its prompt. Control tokens are recognised in prompts only: in a text they are
     ordinary characters. `folder` appears when it is complete; until then the data is in `folder`.part.
     A document whose prompt leaves no room in a block is left out. Raises InputError if there are no others.
     """
@@ -118,7 +121,7 @@ def write_blocks(
 def _encoded(
     documents: Iterable[tuple[str | None, str]], tokenizer: Tokenizer, bos_id: int
 ) -> Iterator[tuple[list[int] | None, list[int], np.ndarray]]:
-    """Of each pair: the ids that its text follows (None: it continues), the ids of the text, and their `_borders`."""
+    """For each pair: the ids of its prompt (None: it continues the document before), its text's ids, their `_borders`."""
     plain = Tokenizer.from_str(tokenizer.to_str())
     plain.encode_special_tokens = True
     for batch in _batched(documents):
@@ -130,6 +133,7 @@ def _encoded(
 
 
 def _batched(documents: Iterable[tuple[str | None, str]]) -> Iterator[list[tuple[str | None, str]]]:
+    """The pairs in lists of about BATCH characters, without loss."""
     batch, size = [], 0
     for prompt, text in documents:
         batch.append((prompt, text))
@@ -141,7 +145,7 @@ def _batched(documents: Iterable[tuple[str | None, str]]) -> Iterator[list[tuple
 
 
 def _borders(text: str, encoding: Encoding) -> np.ndarray:
-    """How well a block may end behind each token, (n,) uint8: 0 within a word, then as in BORDERS, worst first."""
+    """How well a block may end after each token, (n,) uint8: 0 within a word, then 1 to 3 as in BORDERS, worst first."""
     ends = np.fromiter((end for _, end in encoding.offsets), np.int64, len(encoding))
     before = np.zeros(len(ends) + 1, np.uint8)
     for rank, border in enumerate(BORDERS, start=1):
@@ -153,24 +157,27 @@ def _borders(text: str, encoding: Encoding) -> np.ndarray:
 class _Cutter:
     """Appends documents to the token file, and blocks to the index as soon as enough tokens are known to end one."""
 
-    def __init__(self, tokens: BinaryIO, index: BinaryIO, dtype: type, max_length: int):
+    def __init__(self, tokens: BinaryIO, index: BinaryIO, dtype: type, max_length: int) -> None:
         self.tokens, self.index, self.dtype, self.max_length = tokens, index, dtype, max_length
         self.n_tokens = 0
 
     def begin(self, prefix: list[int]) -> None:
+        """Start a document with the ids of its prompt, or with BOS."""
         self.start = self.n_tokens
         self._append(prefix)
         self.loss_start = self.n_tokens
         self.borders = np.zeros(0, np.uint8)  # of the tokens from loss_start on
 
     def extend(self, ids: list[int], borders: np.ndarray) -> None:
+        """Add ids of the text, n of them, with their borders (n,)."""
         self._append(ids)
         self.borders = np.concatenate([self.borders, borders])
         while len(self.borders) > (room := self.start + self.max_length + 1 - self.loss_start):
-            # the best border in the second half of the room, and of equals the last
+            # at the best border in the second half of the room, the last one among equals
             self._cut(room - int(np.argmax(self.borders[room // 2 : room][::-1])))
 
     def end(self, eos_id: int) -> None:
+        """End the document with EOS, and its last block with it."""
         self.extend([eos_id], np.zeros(1, np.uint8))
         self._cut(len(self.borders))
 
@@ -179,6 +186,7 @@ class _Cutter:
         self.n_tokens += len(ids)
 
     def _cut(self, targets: int) -> None:
+        """Write a block that ends after so many of the targets that no block holds yet."""
         end = self.loss_start + targets
         self.index.write(np.asarray([self.start, self.loss_start, end], np.int64).tobytes())
         self.start, self.loss_start, self.borders = end - 1, end, self.borders[targets:]

@@ -1,8 +1,7 @@
 """Texts of the user's own: files, folders and URLs as documents, however large, in small pieces.
 
-A *document* is a pair `(prompt, text)`, and a model learns the text only. A pair whose prompt is None continues the
-document before it: so a book of any size flows through in small pieces, and a reader need not know which piece is the
-last.
+A *document* is a pair `(prompt, text)`, of which a model learns the text only. A pair whose prompt is None continues the
+document before it, so a book of any size passes through in small pieces.
 """
 
 import codecs
@@ -20,15 +19,16 @@ from pathlib import Path
 from support.errors import InputError
 
 from models.chatml import END_OF_TEXT
+from support.files import make_folder
 
 from tqdm import tqdm
 
 PIECE = 1 << 16  # characters of a text that are tokenised at once (and bytes that are read at once)
 TIMEOUT = 30  # seconds without a byte from a server
 
-# Where a long text is cut into pieces, best first: behind a blank line, behind a line, before a space, anywhere. At the
-# first three the tokens of the pieces are those of the whole text for Qwen2's kind of BPE. The rest is never blank and
-# holds the whole of a END_OF_TEXT that has only partly been read.
+# Where a long text is cut into pieces, best first: after a blank line, after a line, before a space, anywhere. At the
+# first three the tokens of the pieces are those of the whole text for Qwen2's kind of BPE. What follows the cut is never
+# blank, and an END_OF_TEXT of which only the beginning has been read is not cut in two.
 PIECE_END = re.compile(rf"(?s).+\n\n(?=\S)|.+\n(?=\S)|.+\S(?=\s\S)|.+(?=\S.{{{len(END_OF_TEXT) - 1}}})")
 
 
@@ -36,8 +36,9 @@ def read_texts(sources: list[str], cache: Path) -> Iterator[tuple[str | None, st
     """The documents of files, folders (all *.txt below) and http(s) URLs (kept in `cache`), as (prompt, text) pairs.
 
     A file is one document, or several with `<|endoftext|>` between them. White space around a document and a BOM are
-    dropped, every kind of line end becomes "\\n", documents without text are skipped; all else stays as it is.
-    Raises InputError: nothing at a source, a file without text, bytes that are not UTF-8, a URL that cannot be fetched.
+    dropped, every kind of line end becomes "\\n", documents without text are skipped; everything else is kept.
+    Raises InputError for a source that does not exist, a file without text, bytes that are not UTF-8, and a URL that
+    cannot be fetched.
     """
     paths = [path for source in sources for path in _files(source, cache)]
     with tqdm(total=sum(path.stat().st_size for path in paths), unit="B", unit_scale=True, desc="texts") as progress:
@@ -46,6 +47,7 @@ def read_texts(sources: list[str], cache: Path) -> Iterator[tuple[str | None, st
 
 
 def _files(source: str, cache: Path) -> list[Path]:
+    """The files of one source: itself, a folder's *.txt in the order of their paths, or a download."""
     if source.startswith(("http://", "https://")):
         return [_fetched(source, cache)]
     path = Path(source)
@@ -60,12 +62,12 @@ def _files(source: str, cache: Path) -> list[Path]:
 
 
 def _fetched(url: str, cache: Path) -> Path:
-    """The file that holds the URL's content, downloaded if it is not in `cache` yet."""
+    """The file that holds the URL's content, downloaded unless `cache` holds it. Raises InputError where that fails."""
     name = re.sub(r"[^\w.-]", "_", url.rsplit("/", 1)[-1])[-80:]
     path = cache / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{name}"
     if path.exists():
         return path
-    cache.mkdir(parents=True, exist_ok=True)
+    make_folder(cache)
     partial = path.with_name(f"{path.name}.part")
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT) as response, partial.open("wb") as file:
@@ -81,6 +83,7 @@ def _fetched(url: str, cache: Path) -> Path:
 
 
 def _documents(path: Path, progress: tqdm) -> Iterator[tuple[str | None, str]]:
+    """The documents of one file, in pieces of about PIECE characters. Raises InputError for a file without text."""
     empty, prompt, rest = True, "", ""
     for chunk in chain(_decoded(path, progress), [END_OF_TEXT]):
         *ended, rest = (rest + chunk).split(END_OF_TEXT)
@@ -99,6 +102,7 @@ def _documents(path: Path, progress: tqdm) -> Iterator[tuple[str | None, str]]:
 
 
 def _decoded(path: Path, progress: tqdm) -> Iterator[str]:
+    """A UTF-8 file's text, chunk by chunk, without BOM, every line end "\\n". Raises InputError, which names the wrong byte."""
     decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8-sig")(), translate=True)
     with path.open("rb") as file:
         data = None

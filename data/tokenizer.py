@@ -19,7 +19,7 @@ UNKNOWN = "<|unk|>"
 
 # A small-letter word keeps its space, as in GPT-2. A capitalised word does not: so a name is the same tokens after a
 # space, after a quote and at the start of a line, and copying it from a request into a JSON is copying ids.
-# Digits stand one by one, or sums could not be copied.
+# Digits are split one by one, so that sums can be copied digit by digit.
 PIECES = Regex(r"\p{N}| ?[\p{Ll}\p{Lo}\p{Lm}\p{M}]+|[\p{Lu}\p{Lt}][\p{Ll}\p{M}]*| ?[^\s\p{L}\p{M}\p{N}]+|\s")
 
 
@@ -41,7 +41,10 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
 
 def train_units(texts: Iterable[str], vocab_size: int, unit: str) -> Tokenizer:
-    """A vocabulary of the most frequent matches of the regular expression `unit`, all others being unknown."""
+    """A vocabulary of the most frequent matches of the regular expression `unit`; all others are UNKNOWN.
+
+    Raises InputError where `vocab_size` leaves no room for any.
+    """
     if vocab_size <= len(CONTROL_TOKENS) + 1:
         raise InputError(f"--vocab-size {vocab_size} cannot hold the control tokens, {UNKNOWN} and more")
     splitter = pre_tokenizers.Split(Regex(unit), "isolated")
@@ -54,7 +57,7 @@ def train_units(texts: Iterable[str], vocab_size: int, unit: str) -> Tokenizer:
 
 
 def make_tokenizer(kind: str, texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """The tokenizer that `--tokenizer` names: "bpe", "char" and "word" are trained on `texts`, else a file is read.
+    """The tokenizer that `--tokenizer` names: "bpe", "char" and "word" are trained on `texts`, any other name is a file.
 
     Raises InputError where the file is missing, is no tokenizer.json, or `vocab_size` cannot hold the alphabet.
     """
@@ -73,17 +76,18 @@ def make_tokenizer(kind: str, texts: Iterable[str], vocab_size: int) -> Tokenize
 
 
 def read_tokenizer(path: str) -> Tokenizer:
+    """A tokenizer.json of any maker. Raises InputError where there is none, or the file is something else."""
     if not Path(path).is_file():
         raise InputError(f"--tokenizer is bpe, char, word or a tokenizer.json: there is no file {path}")
     try:
         tokenizer = Tokenizer.from_file(path)
     except Exception as error:  # the library raises plain Exception
         raise InputError(f"{path} is no tokenizer.json: {first_line(error)}") from error
-    tokenizer.no_truncation()  # such settings, saved with a tokenizer, would drop text and train on padding
+    tokenizer.no_truncation()  # either setting, saved with a tokenizer, would drop text or train on padding
     tokenizer.no_padding()
     return tokenizer
 
 
 def id_count(tokenizer: Tokenizer) -> int:
-    """How many rows an embedding needs: one more than the highest id, for the ids of a foreign file may have gaps."""
+    """How many rows an embedding needs: one more than the highest id, since the ids of a foreign file may have gaps."""
     return max(tokenizer.get_vocab().values()) + 1

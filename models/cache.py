@@ -4,6 +4,9 @@ transformers' own `DynamicCache` copies all of them at every token, which for 20
 token is written into spare room behind them, and a copy is made only when the room is full, or the rows have changed.
 """
 
+from typing import Any
+
+from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
 SPARE = 64  # tokens
@@ -12,12 +15,16 @@ SPARE = 64  # tokens
 class GrowingLayer(DynamicLayer):
     """One layer's keys and values (rows, heads, tokens, head_dim): the fronts of two larger tensors, their rooms."""
 
-    def lazy_initialization(self, key_states, value_states):
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """What transformers calls with the first keys and values."""
         super().lazy_initialization(key_states, value_states)
         self.rooms, self.in_room = (), None  # in_room: the keys that lie in their room, or did before a selection
 
-    def update(self, key_states, value_states, *args, **kwargs):
-        """Add new tokens' (rows, heads, new, head_dim) and return all keys and all values; later arguments are not needed."""
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Add new tokens' keys and values, (rows, heads, new, head_dim), and return all keys and all values.
+
+        What some models pass beside them is not needed.
+        """
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         past = self.get_seq_length()
@@ -31,7 +38,7 @@ class GrowingLayer(DynamicLayer):
         return self.keys, self.values
 
 
-def with_room(states, new, past):
+def with_room(states: Tensor, new: Tensor, past: int) -> Tensor:
     """A tensor (rows, heads, past + new + spare, head_dim) that begins with the `past` tokens of `states`."""
     rows, heads, length, head_dim = new.shape
     room = new.new_empty(rows, heads, past + length + SPARE, head_dim)
@@ -40,6 +47,6 @@ def with_room(states, new, past):
     return room
 
 
-def growing_cache():
+def growing_cache() -> Cache:
     """An empty cache, for any causal language model that takes transformers' `DynamicCache`."""
     return Cache(layer_class_to_replicate=GrowingLayer)

@@ -1,6 +1,6 @@
 """Conversations as text and as ids: ChatML, or whatever chat template a tokenizer brings.
 
-ChatML is written in one place, CHAT_TEMPLATE, which is also what a checkpoint's tokenizer_config.json says:
+ChatML is written in one place, MESSAGE and OPENING; the chat template in a checkpoint's tokenizer_config.json is made of them:
 
     <|im_start|>system
     You are a storyteller.<|im_end|>
@@ -10,22 +10,21 @@ ChatML is written in one place, CHAT_TEMPLATE, which is also what a checkpoint's
 """
 
 import re
-from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from support.errors import InputError, first_line
-
-import jinja2
 
 if TYPE_CHECKING:  # its import takes a second, for which --help need not wait
     from transformers import PreTrainedTokenizerBase
 
 END_OF_TEXT, IM_START, IM_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 CONTROL_TOKENS = (END_OF_TEXT, IM_START, IM_END)
-CHAT_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
+MESSAGE = f"{IM_START}{{role}}\n{{content}}{IM_END}\n"
+OPENING = f"{IM_START}assistant\n"  # of the answer
+CHAT_TEMPLATE = (  # for transformers, in Jinja
+    "{% for message in messages %}" + MESSAGE.format(role="{{ message['role'] }}", content="{{ message['content'] }}")
+    + "{% endfor %}{% if add_generation_prompt %}" + OPENING + "{% endif %}"
+)  # fmt: skip
 
 
 class Message(NamedTuple):
@@ -38,13 +37,7 @@ class Message(NamedTuple):
 
 def chatml(system: str, user: str) -> str:
     """The prompt that asks `user` of a model told to be `system`, up to where the answer begins."""
-    messages = [Message("system", system)._asdict(), Message("user", user)._asdict()]
-    return compiled_template().render(messages=messages, add_generation_prompt=True)
-
-
-@cache
-def compiled_template() -> jinja2.Template:
-    return jinja2.Template(CHAT_TEMPLATE)
+    return MESSAGE.format(role="system", content=system) + MESSAGE.format(role="user", content=user) + OPENING
 
 
 def conversation_ids(tokenizer: "PreTrainedTokenizerBase", messages: list[Message], template: str) -> list[int]:

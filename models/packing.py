@@ -1,8 +1,9 @@
 """Faster products for decoding: the weights of linear layers laid out in blocks, as oneDNN's kernels read them.
 
 A step multiplies every weight by a few rows only, so that most of its time goes into reading weights. Laid out in blocks, once
-after loading, they are read faster than `F.linear` reads them row by row (LOG.md, 2026-11-22, has the figures). It is
-what torch's own compiler does to a frozen model of 16 bits or of varying batches. Nothing can be learned through it.
+after loading, they are read faster than `F.linear` reads them row by row (docs/LOG.md, 2026-11-22, has the figures). It is
+what torch's own compiler does to a frozen model of 16 bits or of varying batches. Packed layers have no gradients: they are
+for decoding, not for training.
 """
 
 import platform
@@ -10,59 +11,60 @@ import platform
 from models.transformer import Attention, FeedForward, side_by_side
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 ROWS = 8  # that the blocks are laid out for; any number can be multiplied
 
 
-def blocks(weight):
+def blocks(weight: Tensor) -> Tensor:
     """A weight (out, in), laid out in blocks."""
     return torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS)
 
 
-def multiply(x, weight, bias):
-    """Vectors (..., in) times the `blocks` of a weight (out, in), plus the bias: (..., out)."""
+def multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x (..., in) times the `blocks` of a weight (out, in), plus the bias: (..., out)."""
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
 class PackedLinear(nn.Linear):
-    """A linear layer that keeps its weight in blocks alone; who reads `weight` or saves the layer gets it as it was."""
+    """A linear layer that keeps its weight in blocks alone; reading `weight` or saving the layer gives the plain weight."""
 
-    def __init__(self, layer):
+    def __init__(self, layer: nn.Linear):
         nn.Module.__init__(self)
         self.in_features, self.out_features, self.bias = layer.in_features, layer.out_features, layer.bias
         self.blocks = blocks(layer.weight)
 
     @property
-    def weight(self):
+    def weight(self) -> Tensor:
         return self.blocks.to_dense()
 
-    def _save_to_state_dict(self, destination, prefix, keep_vars):
+    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         destination[prefix + "weight"] = self.weight
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return multiply(x, self.blocks, self.bias)
 
 
 class Together:
     """Layers that read the same vectors, as one product with their results side by side."""
 
-    def __init__(self, *layers, parts=1):
-        """parts: in how many equal parts the result is returned."""
+    def __init__(self, *layers: nn.Linear, parts: int = 1):
+        """parts: how many equal parts the result is returned in."""
         weight, bias = side_by_side(*layers)
         self.blocks, self.bias, self.parts = blocks(weight), None if bias is None else bias.detach(), parts
 
-    def __call__(self, x):
+    def __call__(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Vectors (..., in) -> (..., all layers' out), or a tuple of its parts."""
         y = multiply(x, self.blocks, self.bias)
         return y if self.parts == 1 else y.chunk(self.parts, dim=-1)
 
 
-def pack(model):
+def pack(model: nn.Module) -> None:
     """Lay out a model's weights in blocks, in place, where oneDNN has kernels for them.
 
-    In our own decoder, what reads the same vectors becomes one product. A head tied to the embedding becomes a copy of it.
+    In our own decoder, layers that read the same vectors become one product. A head tied to the embedding becomes a copy of
+    it.
     """
     for module in list(model.modules()):
         if isinstance(module, Attention) and can_pack(module.q_proj.weight):
@@ -74,7 +76,7 @@ def pack(model):
                 setattr(module, name, PackedLinear(child))
 
 
-def can_pack(weight):
+def can_pack(weight: Tensor) -> bool:
     """Whether this processor and this torch have oneDNN's kernels for the weight."""
     if platform.machine() not in ("x86_64", "AMD64") or not torch.backends.mkldnn.is_available():
         return False

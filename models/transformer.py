@@ -9,6 +9,7 @@ Sources: attention, Vaswani et al. 2017, section 3.2; RMSNorm, Zhang and Sennric
 Su et al. 2021, section 3.4.2; SwiGLU, Shazeer 2020, section 2; grouped-query attention, Ainslie et al. 2023, section 2.2.
 """
 
+import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -57,6 +58,11 @@ class TransformerConfig:
     @property
     def head_dim(self) -> int:
         return self.hidden_size // self.num_attention_heads
+
+
+def intermediate_size(hidden_size: int) -> int:
+    """Of a new model, about 8/3 of the width: three such matrices have the weights of the usual two of four times the width."""
+    return math.ceil(hidden_size * 8 / 3 / 64) * 64
 
 
 class Output(NamedTuple):

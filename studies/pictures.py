@@ -1,83 +1,58 @@
-"""Draw the pictures of README.md from the result files of a model.
+"""Draw the pictures of the documents from the results of a model.
 
-    python pictures.py
-    python pictures.py --model qwen
+    python -m studies.pictures
+    python -m studies.pictures --model qwen
+    python -m studies.pictures --results results/shipped
 
-Reads results/<model>/experiments.json and the tasks' results, and asks the model itself for the distributions along
-their texts. Writes PNG files into results/<model>/. The colours are Okabe and Ito's, for colour-blind readers too.
+Reads results/<model>/experiments.json and the results of tasks 1 to 3, asks the model itself for the distributions along
+their texts, and writes PNG files beside them. The last command draws the shipped pictures again from the shipped results.
 """
 
-import argparse
-import json
+import math
+import statistics
 from pathlib import Path
 
-import matplotlib
+from support.errors import InputError, one_line_errors
 
-matplotlib.use("agg")
+from common import prompt_ids, step
+from models.loading import Loaded, load_model
+from studies.drawing import plt, save, token_name
+from support.colours import BLUE, GREEN, GREY, ORANGE
+from support.flags import Parser, add_model_flags, add_results_flag
+from support.results import model_folder, read_results
+from task3_temperature import SETTINGS, apply_temperature
+from task4_nucleus import nucleus
 
-from common import (  # noqa: E402
-    InputError,
-    add_model_flags,
-    add_results_flag,
-    load_model,
-    one_line_errors,
-    prompt_ids,
-    results_folder,
-    step,
-    writing,
-)
-from generator import write_aside  # noqa: E402
-from task3_temperature import SETTINGS, apply_temperature  # noqa: E402
-from task4_nucleus import nucleus_ids  # noqa: E402
+import torch
+from torch import Tensor
 
-import torch  # noqa: E402
-from matplotlib import pyplot as plt  # noqa: E402
-
-BLUE, ORANGE, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#999999"
-TEMPERATURES = [setting["temperature"] for setting in SETTINGS]
+TEMPERATURES = dict(zip((setting["temperature"] for setting in SETTINGS), (BLUE, GREEN, GREY, "black", ORANGE), strict=True))
+TICKS = (0, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10)  # of a temperature axis
 TOP_P = 0.9
-SHOWN_TOKENS = 12  # of a distribution
+LEAST = 1e-6  # probability that is shown
+NAMED_TOKENS = 6  # of a distribution
 SHOWN_STEPS = 120  # of a text
 
 
-def read(path: Path, loaded) -> dict:
-    """A result file. Raises InputError where it is missing, corrupt, or of other weights."""
-    if not path.exists():
-        raise InputError(f"there is no {path}: run the script that writes it first")
-    try:
-        content = json.loads(path.read_text("utf-8"))
-        model = content["model"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is corrupt: run its script again") from error
-    if model != loaded.identity:
-        raise InputError(f"{path} was written by other weights: run its script again")
-    return content
+# --------------------------------------------------------------------------------------------- from experiments.json
 
 
-def save(figure, path: Path) -> None:
-    with writing(path):
-        write_aside(path, lambda aside: figure.savefig(aside, format="png", dpi=120))
-    plt.close(figure)
-
-
-# -------------------------------------------------------------------------------------------------------- trade-off
-
-
-def curve(rows: list[dict], kind: str, top_p: float, figure: str) -> list[tuple]:
-    """(temperature, value, low, high) of one figure, by rising temperature up to 3."""
+def curve(rows: list[dict], kind: str, top_p: float, figure: str) -> list[tuple[float, float, float, float]]:
+    """(temperature, value, low, high) of one figure, by rising temperature. Raises InputError where there are none."""
     found = [(row["setting"]["temperature"], *(row[figure][key] for key in ("value", "low", "high"))) for row in rows
-             if row["what"] == "draws" and row["kind"] == kind and row["setting"]["top_p"] == top_p
-             and row["setting"]["temperature"] <= 3]  # fmt: skip
+             if row["what"] == "draws" and row["kind"] == kind and row["setting"]["top_p"] == top_p]  # fmt: skip
     if not found:
-        raise InputError("experiments.json is not finished: run python experiments.py again")
+        raise InputError("experiments.json is not finished: run python -m studies.experiments again")
     return sorted(found)
 
 
 def draw_tradeoff(rows: list[dict], path: Path) -> None:
-    """What temperature buys and what it costs: different stories, and JSON that is right."""
+    """What temperature buys and what it costs: different stories, and right JSON and kept heroes."""
     panels = (("json", "right", "JSON right (share)"), ("hedgehog", "kept", "stories that keep their hero (share)"),
-              ("hedgehog", "distinct_2", "story diversity (distinct-2)"))  # fmt: skip
-    figure, axes = plt.subplots(len(panels), 1, figsize=(8, 8), sharex=True, layout="constrained")
+              ("hedgehog", "distinct_2", "diversity of two stories (distinct-2)"))  # fmt: skip
+    figure, axes = plt.subplots(len(panels), 1, figsize=(8, 9), sharex=True, layout="constrained")
+    figure.suptitle("What temperature costs (above) and what it buys (below)\n"
+                    "95 % intervals; the axis is linear up to T = 1, then logarithmic")
     for axis, (kind, name, label) in zip(axes, panels, strict=True):
         for top_p, colour, marker, text in ((1.0, ORANGE, "o", "whole distribution"), (TOP_P, BLUE, "s", f"nucleus {TOP_P}")):
             x, value, low, high = zip(*curve(rows, kind, top_p, name), strict=True)
@@ -85,91 +60,164 @@ def draw_tradeoff(rows: list[dict], path: Path) -> None:
             axis.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
         axis.set(ylabel=label, ylim=(-0.03, 1.03))
         axis.grid(alpha=0.3)
-    axes[-1].set(xlabel="temperature (0: greedy)")
-    axes[0].legend(loc="lower left")
+    floor = curve(rows, "hedgehog", 1.0, "distinct_2")[0][1]  # at the lowest temperature
+    axes[-1].axhline(floor, color=GREY, linestyle="--", label=f"the floor, one story twice: {floor:.2f}")
+    axes[-1].legend(loc="lower right")
+    axes[-1].set_xscale("symlog", linthresh=1)
+    axes[-1].set_xticks(TICKS, [f"{tick:g}" for tick in TICKS])
+    axes[-1].set_xticks([], minor=True)
+    axes[-1].set(xlabel="temperature (0: greedy)", xlim=(-0.05, 11))
+    save(figure, path)
+
+
+def draw_top_p(rows: list[dict], path: Path) -> None:
+    """How many different stories each top_p gives at T = 1, and how many of them keep their hero."""
+    found = [(row["setting"]["top_p"], row["distinct_texts"], row["kept"]["value"] * row["answers"], row["answers"])
+             for row in rows if row["what"] == "draws" and row["kind"] == "hedgehog"
+             and row["setting"]["temperature"] == 1]  # fmt: skip
+    x, different, kept, answers = zip(*sorted(found), strict=True)
+    figure, axis = plt.subplots(figsize=(8, 3.6), layout="constrained")
+    axis.plot(x, different, marker="o", color=BLUE, label="different stories")
+    axis.plot(x, kept, marker="s", color=ORANGE, label="stories that keep their hero")
+    for top_p, count in zip(x, different, strict=True):
+        if count < max(answers):
+            axis.annotate(str(count), (top_p, count), (-3, 7), textcoords="offset points", ha="right", color=BLUE)
+    axis.set(title=f"{answers[0]} stories at T = 1: what top_p lets through", xlabel="top_p (1: the whole distribution)",
+             ylabel=f"of {answers[0]} stories", xlim=(0, 1.03), ylim=(0, 1.05 * answers[0]))
+    axis.grid(alpha=0.3)
+    axis.legend(loc="lower right")
     save(figure, path)
 
 
 # ---------------------------------------------------------------------------------------------------- distributions
 
 
-def token_name(tokenizer, token: int) -> str:
-    """A token as a label: its text, with the space that it may begin with visible, and control characters by name."""
-    return repr(tokenizer.decode([token]))[1:-1].replace(" ", "␣").replace("$", r"\$") or "∅"
+def at_temperature(logits: Tensor, temperature: float) -> Tensor:
+    """Logits (rows, vocab) -> the log-probabilities (rows, vocab) that are drawn from."""
+    return apply_temperature(logits, torch.tensor([[temperature]], dtype=torch.float64)).log_softmax(-1)
 
 
-def draw_step(loaded, prompt: str, path: Path) -> None:
-    """The first token's distribution at five temperatures: what the nucleus keeps, and what it drops."""
+def entropies(log_probs: Tensor) -> Tensor:
+    """(rows, vocab) -> the entropy of each row (rows,), in nats."""
+    return -(log_probs.exp() * log_probs).nan_to_num().sum(-1)  # a probability of 0 adds nothing
+
+
+def draw_step(loaded: Loaded, prompt: str, word: str, path: Path) -> None:
+    """The first token's distribution at five temperatures, sorted, and where the nucleus cuts it.
+
+    `word` is the first one of the greedy text: tokens are pieces, and the most likely may be only its beginning.
+    """
     logits = step(loaded.model, prompt_ids(loaded.tokenizer, prompt), None)  # (1, vocab)
-    figure, axes = plt.subplots(1, len(TEMPERATURES), figsize=(13, 4.2), sharey=True, layout="constrained")
-    shown = logits[0].topk(SHOWN_TOKENS).indices.tolist()
-    for axis, temperature in zip(axes, TEMPERATURES, strict=True):
-        probs = apply_temperature(logits, torch.tensor([[temperature]], dtype=torch.float64))[0].softmax(-1)
-        kept = set(nucleus_ids(probs, TOP_P).tolist())
-        colours = [BLUE if token in kept else GREY for token in shown]
-        axis.barh(range(len(shown)), probs[shown].tolist(), color=colours)
-        rest = 1 - probs[shown].sum().item()
-        axis.set(title=f"T = {temperature:g}\n{len(kept)} kept, others {rest:.0%}", xlim=(0, 1.05), xlabel="probability")
-    axes[0].set_yticks(range(len(shown)), [token_name(loaded.tokenizer, token) for token in shown])
-    axes[0].invert_yaxis()
-    handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in (BLUE, GREY)]
-    figure.legend(handles, [f"in the nucleus of {TOP_P}", "dropped"], loc="outside lower center", ncols=2)
+    figure, axis = plt.subplots(figsize=(8, 5.5), layout="constrained")
+    for temperature, colour in TEMPERATURES.items():
+        log_probs = at_temperature(logits, temperature)
+        probs = log_probs[0].exp().sort(descending=True).values
+        kept = int(nucleus(log_probs, torch.tensor([[TOP_P]], dtype=torch.float64)).isfinite().sum())
+        shown = int((probs >= LEAST).sum())
+        axis.plot(range(1, kept + 1), probs[:kept], color=colour, linewidth=2.5)
+        axis.plot(range(kept, shown + 1), probs[kept - 1:shown], color=colour, linewidth=1, linestyle=":")
+        axis.plot(kept, probs[kept - 1], "o", color=colour, label=f"T = {temperature:g}: {kept} kept")
+    names = [token_name(loaded.tokenizer, token) for token in logits[0].topk(NAMED_TOKENS).indices.tolist()]
+    piece = "" if names[0] == word else f'; "{names[0]}" is the first piece of "{word}"'
+    axis.set(xscale="log", yscale="log", ylim=(LEAST, 2), ylabel="probability", xlabel="rank of the token, the likeliest first",
+             title=f"The first token of the story at five temperatures{piece}")
+    top = axis.secondary_xaxis("top")
+    top.set_xticks(range(1, len(names) + 1), names, rotation=60, ha="left", rotation_mode="anchor")
+    top.set_xticks([], minor=True)
+    axis.legend(loc="upper right", title=f"The nucleus of {TOP_P} ends at the dot;\nwhat it drops is dotted")
+    axis.grid(alpha=0.3)
     save(figure, path)
 
 
-def along(loaded, run: dict) -> tuple[list[float], list[float]]:
-    """Probability of each token of a text, and entropy (nats) of the distribution that it came from, at temperature 1."""
-    prompt = prompt_ids(loaded.tokenizer, run["prompt"])
-    ids = torch.tensor([run["token_ids"][:SHOWN_STEPS]])
-    read = torch.cat([prompt, ids[:, :-1]], dim=1).to(next(loaded.model.parameters()).device)
-    logits = loaded.model(read).logits[0, prompt.shape[1] - 1 :].float().cpu()
-    log_probs = logits.log_softmax(-1)  # (steps, vocab)
-    return log_probs.gather(1, ids[0][:, None])[:, 0].exp().tolist(), (-(log_probs.exp() * log_probs).sum(-1)).tolist()
+@torch.inference_mode()
+def logits_along(loaded: Loaded, result: dict) -> tuple[Tensor, Tensor]:
+    """The first tokens (steps,) of a text, and the logits (steps, vocab) that they were chosen from."""
+    prompt = prompt_ids(loaded.tokenizer, result["prompt"])
+    ids = torch.tensor(result["token_ids"][:SHOWN_STEPS])
+    read = torch.cat([prompt[0], ids[:-1]])[None].to(next(loaded.model.parameters()).device)
+    return ids, loaded.model(read).logits[0, prompt.shape[1] - 1:].float().cpu()
 
 
-def draw_along(loaded, texts: dict[str, dict], path: Path) -> None:
-    """Token by token: how likely the chosen one was, and how open the choice."""
-    figure, axes = plt.subplots(len(texts), 1, figsize=(9, 2.4 * len(texts)), sharex=True, layout="constrained")
-    for axis, (name, run) in zip(axes, texts.items(), strict=True):
-        probs, entropy = along(loaded, run)
+def along(loaded: Loaded, result: dict) -> tuple[list[float], list[float]]:
+    """Of each token of a text the probability, and the entropy (nats) of the distribution that it was chosen from.
+
+    That is the distribution after the temperature of the text's setting; greedy is taken to choose at T = 1.
+    """
+    ids, logits = logits_along(loaded, result)
+    log_probs = at_temperature(logits, result["parameters"].get("temperature", 1.0))
+    return log_probs.gather(1, ids[:, None])[:, 0].exp().tolist(), entropies(log_probs).tolist()
+
+
+def draw_along(loaded: Loaded, texts: dict[str, dict], path: Path) -> None:
+    """Token by token: how likely the chosen one was, and how open the choice. `texts` are results by their titles."""
+    figure, axes = plt.subplots(len(texts), 1, figsize=(9, 2.5 * len(texts)), sharex=True, layout="constrained")
+    for axis, (name, result) in zip(axes, texts.items(), strict=True):
+        probs, entropy = along(loaded, result)
         axis.bar(range(len(probs)), probs, color=BLUE, width=1.0, label="probability of the chosen token")
-        axis.set(title=name, ylabel="probability", ylim=(0, 1.03))
+        axis.set(title=f"{name}: median probability {statistics.median(probs):.2%}", ylabel="probability", ylim=(0, 1.03))
         right = axis.twinx()
-        right.plot(entropy, color=ORANGE, label="entropy before the choice (right axis)")
-        right.set(ylabel="nats", ylim=(0, None))
+        right.plot(entropy, color=ORANGE, label="entropy of the distribution it was chosen from (right axis)")
+        right.set(ylabel="nats", ylim=(0, 1.03 * math.log(loaded.model.config.vocab_size)))  # one scale: equal probabilities
     axes[-1].set(xlabel="token")
     handles = [*axes[0].get_legend_handles_labels()[0], *right.get_legend_handles_labels()[0]]
     figure.legend(handles, [handle.get_label() for handle in handles], loc="outside lower center", ncols=2)
     save(figure, path)
 
 
-def run_of(loaded, path: Path, **parameters) -> dict:
-    """A task's first hedgehog run with these parameters. Raises InputError where there is none."""
-    for run in read(path, loaded)["runs"]:
-        if run["prompt"] == "hedgehog" and run["parameters"] == parameters:
-            return run
-    raise InputError(f"{path} holds no hedgehog story with {parameters}: run its script again")
+def draw_entropy(loaded: Loaded, greedy: dict, by_temperature: list[dict], path: Path) -> None:
+    """Mean entropy of the distributions that are drawn from, against the temperature.
+
+    A line for one fixed text, the greedy one; a dot for each text that was written at its own temperature.
+    """
+    _, logits = logits_along(loaded, greedy)
+    temperatures = [10 ** (exponent / 20) for exponent in range(-60, 41)]  # 0.001 to 100
+    entropy = [entropies(at_temperature(logits, temperature)).mean().item() for temperature in temperatures]
+    figure, axis = plt.subplots(figsize=(8, 4), layout="constrained")
+    axis.plot(temperatures, entropy, color=BLUE, label="along the greedy story")
+    for result in by_temperature:
+        values = along(loaded, result)[1]
+        axis.plot(result["parameters"]["temperature"], statistics.mean(values), "o", color=ORANGE)
+    axis.plot([], [], "o", color=ORANGE, label="along the story drawn at that T")
+    vocab = loaded.model.config.vocab_size
+    axis.axhline(math.log(vocab), color=GREY, linestyle="--", label=f"equal probabilities: ln {vocab} = {math.log(vocab):.2f}")
+    axis.set(xscale="log", xlabel="temperature", ylabel="mean entropy, nats per token", ylim=(-0.2, 1.05 * math.log(vocab)),
+             title=f"Entropy of the distribution drawn from, first {SHOWN_STEPS} tokens")
+    axis.grid(alpha=0.3)
+    axis.legend(loc="center left")
+    save(figure, path)
 
 
-@torch.inference_mode()
+# ----------------------------------------------------------------------------------------------------- the command
+
+
+def result_of(path: Path, identity: dict, **setting: float) -> dict:
+    """A task's first hedgehog story with this setting. Raises InputError where there is none."""
+    for result in read_results(path, identity)["runs"]:
+        if result["prompt"] == "hedgehog" and result["parameters"] == setting:
+            return result
+    raise InputError(f"{path} holds no hedgehog story with {setting}: run its script again")
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_model_flags(parser)
-    add_results_flag(parser)
-    args = parser.parse_args()
     with one_line_errors():
-        folder = results_folder(args)
+        parser = Parser(__doc__)
+        add_model_flags(parser)
+        add_results_flag(parser)
+        args = parser.parse_args()
+        folder = model_folder(args.results, args.model)
         loaded = load_model(args.model, args.device, args.dtype)
-        rows = read(folder / "experiments.json", loaded)["rows"]
-        texts = {
-            "greedy": run_of(loaded, folder / "task1_greedy.json"),
-            "sampled": run_of(loaded, folder / "task2_sampling.json"),
-            "temperature 10": run_of(loaded, folder / "task3_temperature.json", temperature=10.0),
-        }
+        rows = read_results(folder / "experiments.json", loaded.identity)["rows"]
+        greedy = result_of(folder / "task1_greedy.json", loaded.identity)
+        sampled = result_of(folder / "task2_sampling.json", loaded.identity)
+        by_temperature = [result_of(folder / "task3_temperature.json", loaded.identity, temperature=temperature)
+                          for temperature in TEMPERATURES]  # fmt: skip
         draw_tradeoff(rows, folder / "tradeoff.png")
-        draw_step(loaded, "hedgehog", folder / "step.png")
-        draw_along(loaded, texts, folder / "along.png")
-        print(f"tradeoff.png, step.png and along.png are in {folder}")
+        draw_top_p(rows, folder / "top_p.png")
+        draw_step(loaded, "hedgehog", greedy["text"].partition(" ")[0], folder / "step.png")
+        draw_along(loaded, {"greedy": greedy, "sampled at T = 1": sampled, "sampled at T = 10": by_temperature[-1]},
+                   folder / "along.png")
+        draw_entropy(loaded, greedy, by_temperature, folder / "entropy.png")
+        print(f"tradeoff.png, top_p.png, step.png, along.png and entropy.png are in {folder}")
 
 
 if __name__ == "__main__":

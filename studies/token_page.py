@@ -1,41 +1,38 @@
 """Every text of a model's tasks on one page: how likely each token was, and which others could have stood there.
 
-    python html_page.py
-    python html_page.py --model qwen
+    python -m studies.token_page
+    python -m studies.token_page --model qwen
+    python -m studies.token_page --results results/shipped
 
 Reads those of results/<model>/task1_greedy.json to task5_beam.json that are there, asks the model again for the
 distribution of every token, and writes results/<model>/texts.html. A double click opens it: the page needs no server, no
-network and no other file. What it looks like stands in html_page.html, into which the figures are put as JSON.
+network and no other file. Its looks are in token_page.html, into which the figures are put as JSON. The last command
+writes the shipped page again.
 """
 
-import argparse
 import itertools
 import json
 import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from common import (
-    InputError,
-    Rows,
-    add_model_flags,
-    add_results_flag,
-    candidate_line,
-    describe,
-    figures,
-    load_model,
-    one_line_errors,
-    prompt_ids,
-    results_folder,
-    shorten,
-    writing,
-)
-from generator import write_text
+from support.errors import InputError, one_line_errors
+
+from common import Rows, prompt_ids
+from models.loading import Loaded, load_model
+from support.files import write_text
+from support.flags import Parser, add_model_flags, add_results_flag
+from support.results import candidate_line, describe, figures, model_folder, read_results, shorten
 from task3_temperature import apply_temperature
-from task4_nucleus import nucleus_ids
+from task4_nucleus import nucleus
 
 import torch
-from pictures import read
+from torch import Tensor, nn
 from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 TEMPLATE = Path(__file__).resolve().with_suffix(".html")
 ALTERNATIVES = 6
@@ -46,25 +43,26 @@ PIECE = 128  # tokens read at once: with a large vocabulary the logits of a whol
 
 
 class TokenBytes(dict):
-    """token id -> its bytes as UTF-8, worked out when first asked for."""
+    """token id -> its bytes as UTF-8, computed when first asked for."""
 
-    def __init__(self, tokenizer):
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase"):
         from transformers.convert_slow_tokenizer import bytes_to_unicode
 
         self.tokenizer, self.letters = tokenizer, {letter: byte for byte, letter in bytes_to_unicode().items()}
-        # Some tokenizers drop the space that a text begins with: a token is decoded behind another one.
+        # Some tokenizers drop the space that a text begins with, so a token is decoded behind another one.
         self.before = tokenizer.encode("a", add_special_tokens=False)[-1:]
 
     def text(self, ids: list[int]) -> str:
+        """The text of some tokens."""
         return self.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
 
     def __missing__(self, token: int) -> bytes:
-        text = self.text([*self.before, token])[len(self.text(self.before)) :]
+        text = self.text([*self.before, token])[len(self.text(self.before)):]
         self[token] = self.part_of_character(token) if "\ufffd" in text else text.encode()
         return self[token]
 
     def part_of_character(self, token: int) -> bytes:
-        """The bytes of a token that is no text by itself: spelt in letters, or <0xF0>."""
+        """The bytes of a token that is only a part of a character; its name spells them in letters, or as <0xF0>."""
         name = self.tokenizer.convert_ids_to_tokens(token)
         if byte := re.fullmatch("<0x([0-9A-F]{2})>", name):
             return bytes.fromhex(byte[1])
@@ -72,7 +70,7 @@ class TokenBytes(dict):
 
 
 def escaped(part: bytes) -> str:
-    """Bytes as text; one that belongs to no character becomes a lone surrogate, which the page shows as a number."""
+    """Bytes as text; a byte that is part of no character becomes a lone surrogate, which the page shows as a number."""
     return part.decode("utf-8", "surrogateescape")
 
 
@@ -90,58 +88,61 @@ def whole_characters(parts: list[bytes]) -> list[tuple[str, int]]:
     return found
 
 
-# ---------------------------------------------------------------------------------------------- the figures of a text
+# ----------------------------------------------------------------------------------------------- figures of a text
 
 
 @torch.inference_mode()
-def logits_along(model, prompt: torch.Tensor, token_ids: list[int]):
+def logits_along(model: nn.Module, prompt: Tensor, token_ids: list[int]) -> Iterator[Tensor]:
     """Yield the logits (some, vocab) that the tokens of a text, after a prompt (1, T), were chosen from, in order.
 
-    Beyond the context a token is predicted, as it was when it was written, from exactly the last `context` ones.
-    Raises InputError where the model answers with something else than numbers.
+    Beyond the context a token is predicted from exactly the last `context` ones, as it was when it was written.
+    Raises InputError where the model's logits are not numbers.
     """
     from transformers.cache_utils import DynamicCache
 
     ids = torch.cat([prompt, torch.tensor([token_ids])], dim=1)[:, :-1]
     within, cache = min(ids.shape[1], Rows(model, ids).context), DynamicCache()
     for start in range(0, within, PIECE):
-        piece = ids[:, start : min(start + PIECE, within)].to(next(model.parameters()).device)
+        piece = ids[:, start:min(start + PIECE, within)].to(next(model.parameters()).device)
         logits = model(input_ids=piece, past_key_values=cache).logits[0].float().cpu()  # (piece, vocab)
         if logits.isnan().any():
             raise InputError("the model's logits are not numbers: its weights are broken, or try --dtype float32")
-        yield logits[max(0, prompt.shape[1] - 1 - start) :]
+        yield logits[max(0, prompt.shape[1] - 1 - start):]
     for end in range(within + 1, ids.shape[1] + 1):
         yield Rows(model, ids[:, :end]).next_logits()
 
 
-def rounded(probability: torch.Tensor) -> float:
+def rounded(probability: Tensor) -> float:
+    """A probability (a tensor of one number) with three digits."""
     return float(f"{probability.item():.3g}")
 
 
-def token_figures(logits: torch.Tensor, tokens: list[int], parameters: dict) -> list[list]:
+def token_figures(logits: Tensor, tokens: list[int], setting: dict) -> list[list]:
     """For each token [id, probability, size of the nucleus or None, alternatives [id, probability, dropped]].
 
-    logits (tokens, vocab), as the model gave them; the probabilities are those after the temperature of `parameters`.
+    logits (tokens, vocab), as the model gave them; the probabilities are those after the temperature of the setting.
     """
-    if "temperature" in parameters:
-        logits = apply_temperature(logits, torch.tensor([[parameters["temperature"]]], dtype=torch.float64))
+    if "temperature" in setting:
+        logits = apply_temperature(logits, torch.tensor([[setting["temperature"]]], dtype=torch.float64))
+    kept = None
+    if "top_p" in setting:
+        kept = nucleus(logits, torch.tensor([[setting["top_p"]]], dtype=torch.float64)).isfinite()  # (tokens, vocab)
     found = []
-    for token, probs in zip(tokens, logits.softmax(dim=-1), strict=True):
-        kept = nucleus_ids(probs, parameters["top_p"]).tolist() if "top_p" in parameters else None
-        likely = [i for i in probs.topk(min(ALTERNATIVES, len(probs))).indices.tolist() if probs[i] > 0]
-        alternatives = [[i, rounded(probs[i]), int(kept is not None and i not in kept)] for i in likely]
-        found.append([token, rounded(probs[token]), kept and len(kept), alternatives])
+    for i, (token, probs) in enumerate(zip(tokens, logits.softmax(dim=-1), strict=True)):
+        likely = [j for j in probs.topk(min(ALTERNATIVES, len(probs))).indices.tolist() if probs[j] > 0]
+        alternatives = [[j, rounded(probs[j]), int(kept is not None and not kept[i, j])] for j in likely]
+        found.append([token, rounded(probs[token]), None if kept is None else int(kept[i].sum()), alternatives])
     return found
 
 
-def text_figures(loaded, run: dict, names: TokenBytes) -> list[list]:
+def text_figures(loaded: Loaded, result: dict, names: TokenBytes) -> list[list]:
     """A text as [what it shows, the figures of its tokens]; the token that ended it shows None."""
-    tokens, found = run["token_ids"], []
-    for logits in logits_along(loaded.model, prompt_ids(loaded.tokenizer, run["prompt"]), tokens):
-        found += token_figures(logits, tokens[len(found) : len(found) + len(logits)], run["parameters"])
+    tokens, found = result["token_ids"], []
+    for logits in logits_along(loaded.model, prompt_ids(loaded.tokenizer, result["prompt"]), tokens):
+        found += token_figures(logits, tokens[len(found):len(found) + len(logits)], result["parameters"])
     ended = tokens[-1] in loaded.eos_ids
     spans, rest = [], iter(found)
-    for text, count in whole_characters([names[token] for token in tokens[: len(tokens) - ended]]):
+    for text, count in whole_characters([names[token] for token in tokens[:len(tokens) - ended]]):
         spans.append([text, list(itertools.islice(rest, count))])
     return spans + [[None, list(rest)]] * ended
 
@@ -149,46 +150,47 @@ def text_figures(loaded, run: dict, names: TokenBytes) -> list[list]:
 # ------------------------------------------------------------------------------------------------------------ the page
 
 
-def task_entry(loaded, path: Path, content: dict, names: TokenBytes, tick) -> dict:
+def task_entry(loaded: Loaded, path: Path, content: dict, names: TokenBytes, tick: Callable[[], object]) -> dict:
     """A task's texts in the order of prompt, setting and sample; `tick()` is called after each."""
-    prompts = list(dict.fromkeys(run["prompt"] for run in content["runs"]))
-    runs = []
-    for run in sorted(content["runs"], key=lambda run: (
-            prompts.index(run["prompt"]), list(run["parameters"].values()), run["sample"])):  # fmt: skip
-        runs.append({"prompt": shorten(run["prompt"]), "setting": f"{describe(run['parameters'])}, sample {run['sample']}",
-                     "figures": figures(run), "spans": text_figures(loaded, run, names),
-                     "candidates": [candidate_line(candidate) for candidate in run.get("candidates", [])]})  # fmt: skip
+    prompts = list(dict.fromkeys(result["prompt"] for result in content["runs"]))
+    entries = []
+    for result in sorted(content["runs"], key=lambda result: (
+            prompts.index(result["prompt"]), list(result["parameters"].values()), result["sample"])):  # fmt: skip
+        entries.append({
+            "prompt": shorten(result["prompt"]),
+            "setting": f"{describe(result['parameters'])}, sample {result['sample']}",
+            "figures": figures(result), "spans": text_figures(loaded, result, names),
+            "candidates": [candidate_line(candidate) for candidate in result.get("candidates", [])]})  # fmt: skip
         tick()
-    return {"title": path.stem.replace("_", ": ", 1).replace("task", "Task "), "command": content["command"], "runs": runs}
+    return {"title": path.stem.replace("_", ": ", 1).replace("task", "Task "), "command": content["command"],
+            "runs": entries}  # fmt: skip
 
 
-def page(loaded, contents: dict[Path, dict]) -> str:
-    """The HTML of tasks' results, by the file they come from."""
+def page(loaded: Loaded, contents: dict[Path, dict]) -> str:
+    """The HTML of the tasks' results, by the file they come from."""
     names = TokenBytes(loaded.tokenizer)
     with tqdm(total=sum(len(content["runs"]) for content in contents.values()), unit="text", disable=None) as bar:
         tasks = [task_entry(loaded, path, content, names, bar.update) for path, content in contents.items()]
-    used = {i for task in tasks for run in task["runs"] for _, tokens in run["spans"] for token in tokens
+    used = {i for task in tasks for entry in task["runs"] for _, tokens in entry["spans"] for token in tokens
             for i in (token[0], *(alternative[0] for alternative in token[3]))}  # fmt: skip
     data = json.dumps({"model": loaded.identity, "tokens": {i: escaped(names[i]) for i in sorted(used)}, "tasks": tasks},
                       separators=(",", ":"))  # fmt: skip
-    # json.dumps leaves nothing but ASCII; without a "<" no text can end the script element that it stands in.
+    # json.dumps writes nothing but ASCII; without a "<" no text can end the script element that holds it.
     return TEMPLATE.read_text("utf-8").replace("@DATA@", data.replace("<", "\\u003c"))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_model_flags(parser)
-    add_results_flag(parser)
-    args = parser.parse_args()
     with one_line_errors():
-        folder = results_folder(args)
+        parser = Parser(__doc__)
+        add_model_flags(parser)
+        add_results_flag(parser)
+        args = parser.parse_args()
+        folder = model_folder(args.results, args.model)
         paths = sorted(folder.glob("task[1-5]_*.json"))
         if not paths:
             raise InputError(f"there are no texts in {folder}: run a task first, say python task1_greedy.py")
         loaded = load_model(args.model, args.device, args.dtype)
-        html = page(loaded, {path: read(path, loaded) for path in paths})
-        with writing(folder / "texts.html"):
-            write_text(folder / "texts.html", html)
+        write_text(folder / "texts.html", page(loaded, {path: read_results(path, loaded.identity) for path in paths}))
         print(f"texts.html is in {folder}")
 
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from support.errors import InputError, first_line
@@ -22,7 +22,8 @@ def write_aside(path: Path, write: Callable[[Path], object]) -> None:
     except Exception as error:  # torch, safetensors and tokenizers each raise an error of their own
         raise InputError(f"cannot write {path}: {reason(error)}") from error
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):  # it was moved into place, or never written
+            aside.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

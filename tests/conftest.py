@@ -3,10 +3,12 @@
 import runpy
 import sys
 
+from data.tokenizer import make_tokenizer
+from generator import GeneratorTransformer
+from tests.helpers import PROMPT, ROOT, random_model, randomise, shape
+
 import pytest
 import torch
-
-from tests.helpers import PROMPT, ROOT, random_model
 
 torch.set_num_threads(1)  # for models this small, more threads only wait for each other
 
@@ -46,3 +48,22 @@ def run_script(model_folder, tmp_path, monkeypatch, capsys):
             code = stop.code
         return (code, *capsys.readouterr())
     return run
+
+
+@pytest.fixture(scope="session")
+def bpe():
+    return make_tokenizer("bpe", ["Once upon a time there was a tiny hedgehog. " * 3], 290)
+
+
+@pytest.fixture(scope="module")
+def decoder(bpe):
+    """A random decoder of the project's own, with a tokenizer."""
+    torch.manual_seed(3)
+    return randomise(GeneratorTransformer(shape(), bpe), 3)
+
+
+@pytest.fixture
+def folder(decoder, tmp_path):
+    """That decoder's checkpoint."""
+    decoder.save_checkpoint(tmp_path / "checkpoint")
+    return tmp_path / "checkpoint"

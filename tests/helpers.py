@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from models.transformer import TransformerConfig
+
 import torch
 from torch import Tensor
 
@@ -23,6 +25,34 @@ def random_model(seed, vocab=12, context=64, kind=None):
     return model(config(vocab_size=vocab, hidden_size=16, intermediate_size=24, num_hidden_layers=2,
                         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=context,
                         initializer_range=0.4)).eval()
+
+
+def shape(heads=4, kv_heads=2, tied=True, theta=10_000.0, head_dim=4, **others):
+    return TransformerConfig(
+        **{"vocab_size": 300, "hidden_size": heads * head_dim, "intermediate_size": 24, "num_hidden_layers": 2,
+           "num_attention_heads": heads, "num_key_value_heads": kv_heads, "max_position_embeddings": 40,
+           "rope_theta": theta, "tie_word_embeddings": tied, "initializer_range": 0.4, "bos_token_id": 0,
+           "eos_token_id": 2, **others}
+    )  # fmt: skip
+
+
+def randomise(model, seed):
+    """Biases and norm weights too, which a fresh model has at 0 and 1, where an error in them would not show."""
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name.endswith("bias") or "norm" in name:
+                weight.copy_(torch.randn_like(weight) * 0.5 + ("norm" in name))
+    return model.eval()
+
+
+def tokens(length, rows=1, vocab=300, seed=0):
+    return torch.randint(3, vocab, (rows, length), generator=torch.Generator().manual_seed(seed))
+
+
+def logits(model, *args, **kwargs):
+    with torch.no_grad():
+        return model(*args, **kwargs).logits
 
 
 def neutral_generate(model, ids, max_new_tokens, eos, **settings):
@@ -80,3 +110,45 @@ def chi_square_p(draws, probs):
     assert counts[~possible].sum() == 0, "an impossible token was drawn"
     expected = probs[possible].double()
     return chisquare(counts[possible], expected / expected.sum() * len(draws)).pvalue
+
+
+# ------------------------------------------------------------------------------------------- texts, their tokens and blocks
+
+STORY = "The cat sat on the mat. It was warm! The dog came too.\nThey slept.\n\nThen the sun went down, and it was cold.\n\n"
+END, IM_START, IM_END = range(3)  # the control tokens' ids in the tokenizer of STORY
+QWEN2_PIECES = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+def story_tokenizer():
+    """A byte-level BPE of 400 tokens, cut into words as Qwen2's is, trained on STORY."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Split(Regex(QWEN2_PIECES), "isolated"),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+                                  special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"], show_progress=False)
+    tokenizer.train_from_iterator([STORY] * 5, trainer)
+    return tokenizer
+
+
+def random_blocks(n_blocks):
+    """Blocks of 1 to 38 inputs, each a document of its own, in memory."""
+    import numpy as np
+
+    from data.blocks import TokenBlocks
+
+    lengths = np.random.default_rng(0).integers(2, 40, n_blocks)
+    ends = lengths.cumsum()
+    starts = ends - lengths
+    return TokenBlocks(np.arange(ends[-1], dtype=np.uint32), np.stack([starts, starts + 1, ends], axis=1))
+
+
+def counted(targets):
+    """The targets that count in the loss, in their order."""
+    return targets[targets != -100].tolist()

@@ -1,12 +1,11 @@
 """continue_ids gives what the tasks give, and refuses what cannot be."""
 
-from strategies import continue_ids, keep_top_k
-from task1_greedy import choose as choose_greedy
+from strategies import continue_ids
+from task1_greedy import greedy
 from task5_beam import beam_search, rank
+from tests.helpers import continuations, random_model
 
 import pytest
-import torch
-from conftest import continuations, random_model
 
 
 def ids(prompt, **settings):
@@ -15,7 +14,7 @@ def ids(prompt, **settings):
 
 
 def test_temperature_zero_is_greedy(prompt):
-    assert [ids(prompt, temperature=0)] == continuations(random_model(1), prompt, choose_greedy, [None], limit=12)
+    assert [ids(prompt, temperature=0)] == continuations(random_model(1), prompt, greedy, {}, limit=12)
 
 
 def test_top_k_one_and_a_tiny_top_p_are_greedy(prompt):
@@ -36,12 +35,6 @@ def test_seeds(prompt):
 def test_tokens_come_one_by_one(prompt):
     stream = continue_ids(random_model(1), prompt, set(), max_new_tokens=10**9, context_len=5)
     assert len([next(stream) for _ in range(20)]) == 20
-
-
-def test_keep_top_k():
-    logits = torch.tensor([[1.0, 3.0, 2.0]])
-    assert keep_top_k(logits, 2).tolist() == [[-torch.inf, 3.0, 2.0]]
-    assert torch.equal(keep_top_k(logits, 99), logits)
 
 
 @pytest.mark.parametrize("settings", [

@@ -1,13 +1,13 @@
 """Task 3 against transformers' temperature, and at its limits."""
 
-from common import make_row
-from task1_greedy import choose as choose_greedy
+from common import columns_of, make_row
+from task1_greedy import greedy
 from task2_sampling import sample
-from task3_temperature import apply_temperature, choose
+from task3_temperature import apply_temperature, greedy_at_zero, sample_at_temperature, without_overflow
+from tests.helpers import chi_square_p, continuations, random_model
 
 import pytest
 import torch
-from conftest import chi_square_p, continuations, random_model
 from transformers import TemperatureLogitsWarper
 
 LOGITS = torch.randn(6, 50, generator=torch.Generator().manual_seed(0)) * 5
@@ -15,8 +15,22 @@ LOGITS = torch.randn(6, 50, generator=torch.Generator().manual_seed(0)) * 5
 
 @pytest.mark.parametrize("temperature", [0.1, 0.5, 1.0, 3.0, 10.0])
 def test_equals_the_warper(temperature):
+    """Oracle: transformers' TemperatureLogitsWarper.
+
+    By hand: the logits (0, ln 3) have the softmax (1/4, 3/4); at T = 0.5 they are (0, 2 ln 3) = (0, ln 9): (1/10, 9/10).
+    """
     ours = apply_temperature(LOGITS, torch.full((6, 1), temperature)).softmax(-1)
     assert torch.allclose(ours, TemperatureLogitsWarper(temperature)(None, LOGITS).softmax(-1), atol=1e-6)
+
+
+def test_the_guards_change_nothing_that_the_softmax_can_tell():
+    """Oracle: the plain line, softmax(logits / T), wherever it does not overflow."""
+    for temperature in (0.3, 1.0, 7.0):
+        column = torch.full((6, 1), temperature, dtype=torch.float64)
+        plain = (LOGITS / column).softmax(-1)
+        torch.testing.assert_close((without_overflow(LOGITS) / column).softmax(-1), plain)
+        torch.testing.assert_close(greedy_at_zero(LOGITS / column, LOGITS, column).softmax(-1), plain)
+        torch.testing.assert_close(apply_temperature(LOGITS, column).softmax(-1), plain.float())
 
 
 def test_each_row_has_its_own_temperature():
@@ -40,8 +54,9 @@ def test_zero_is_greedy_also_among_equals():
 
 def test_temperature_zero_writes_the_greedy_text(prompt):
     model = random_model(4)
-    cold = continuations(model, prompt, choose, [make_row(0, "p", {"temperature": 0.0}, 1)])
-    assert cold == continuations(model, prompt, choose_greedy, [None])
+    columns = columns_of(sample_at_temperature, [make_row(0, "p", {"temperature": 0.0}, 1)])
+    cold = continuations(model, prompt, sample_at_temperature, columns)
+    assert cold == continuations(model, prompt, greedy, {})
 
 
 def test_huge_temperature_is_uniform():

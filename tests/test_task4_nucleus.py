@@ -1,15 +1,14 @@
 """Task 4 against its rule spelt out with exact numbers, and against transformers' rule, one token apart."""
 
-import time
 from fractions import Fraction
 
-from common import make_row
+from common import columns_of, make_row
 from task2_sampling import sample
-from task4_nucleus import ROUNDING, choose, nucleus
+from task4_nucleus import ROUNDING, nucleus, sample_from_nucleus, sorted_ids
+from tests.helpers import chi_square_p, continuations, random_model
 
 import pytest
 import torch
-from conftest import chi_square_p, continuations, random_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import TopPLogitsWarper
@@ -23,7 +22,10 @@ def kept(logits, top_p):
 @given(st.lists(st.integers(1, 1000), min_size=1, max_size=40), st.integers(1, 40), st.booleans())
 @settings(max_examples=500, deadline=None)
 def test_the_rule_in_exact_fractions(weights, number, on_the_border):
-    """Also among equal probabilities, and where the first `number` tokens hold exactly top_p."""
+    """Oracle: the rule in exact fractions, also among equal probabilities, and where tokens hold exactly top_p.
+
+    By hand: (.5, .3, .15, .05) has the cumulative sums .5, .8, .95, 1; top_p .9 keeps two tokens, .8 two as well, .3 one.
+    """
     order, total, cumulative, expected = sorted(range(len(weights)), key=lambda i: -weights[i]), sum(weights), 0, []
     held = sum(weights[i] for i in order[:number])
     top_p = Fraction(held, total) if on_the_border else Fraction(number, 40)
@@ -52,7 +54,10 @@ def test_first_token_stays_even_when_it_exceeds_top_p():
 @pytest.mark.parametrize("spread", [0.1, 1.0, 4.0, 20.0])
 @pytest.mark.parametrize("top_p", [0.001, 0.15, 0.5, 0.9, 0.999])
 def test_one_token_less_than_transformers(spread, top_p):
-    """transformers keeps the token that crosses top_p as well; where the first one crosses, the two agree."""
+    """Oracle: transformers' TopPLogitsWarper, which keeps the token that crosses top_p as well (Holtzman et al. 2020).
+
+    By hand: of (.5, .3, .15, .05) at .9 theirs keeps three tokens, .5 + .3 + .15 = .95, ours two; at .3 both keep the first.
+    """
     # in float64 and with our allowance for rounding, or else tokens of probability 1e-7 would tell the two apart
     logits = torch.randn(5, 3000, generator=torch.Generator().manual_seed(5)) * spread
     theirs = TopPLogitsWarper(top_p + ROUNDING)(None, logits.double())
@@ -87,17 +92,30 @@ def test_a_row_alone_equals_the_row_in_a_batch(prompt):
     model = random_model(1)
     identities = [({"temperature": t, "top_p": p}, n) for t in (0.5, 1.5) for p in (0.15, 0.9) for n in (1, 2)]
     def texts(some):
-        return continuations(model, prompt, choose, [make_row(0, "p", *identity) for identity in some])
+        rows = [make_row(0, "p", *identity) for identity in some]
+        return continuations(model, prompt, sample_from_nucleus, columns_of(sample_from_nucleus, rows))
     assert texts(identities) == [texts([identity])[0] for identity in identities]
 
 
-def test_faster_than_a_full_sort_at_a_large_vocabulary():
+@given(st.integers(0, 10**6), st.sampled_from([0.01, 0.15, 0.5, 0.9, 0.999, 1.0]), st.sampled_from([0.0, 0.5, 3.0, 30.0]))
+@settings(max_examples=60, deadline=None)
+def test_the_shortcut_of_the_sort_is_the_sort_as_far_as_it_goes(seed, top_p, spread):
+    """Oracle: argsort(descending=True, stable=True). Equal probabilities too (spread 0, and logits rounded to tenths).
+
+    By hand: the probabilities (.2, .5, .2, .1) sort to the ids 1, 0, 2, 3: of the two .2 the lower id first.
+    """
+    logits = (torch.randn(3, 2000, generator=torch.Generator().manual_seed(seed)) * spread * 10).round() / 10
+    probs = logits.softmax(-1)
+    ids = sorted_ids(probs, torch.full((3, 1), top_p, dtype=torch.float64))
+    full = probs.argsort(descending=True, stable=True)
+    enough = probs.gather(1, ids).sum(-1) > top_p
+    for row in range(3):
+        within = (probs[row, full[row]].cumsum(0, dtype=torch.float64) <= top_p).sum() + 1
+        assert torch.equal(ids[row, :within], full[row, : min(within, ids.shape[1])])
+    assert ids.shape == full.shape or enough.all()
+
+
+def test_a_sure_row_is_not_sorted_whole():
+    """At a large vocabulary the sort is most of a step; this one needs an eighth of its columns."""
     logits = torch.randn(4, 151_936, generator=torch.Generator().manual_seed(0)) * 4
-    def seconds(action):
-        times = []
-        for _ in range(3):
-            start = time.perf_counter()
-            action()
-            times.append(time.perf_counter() - start)
-        return min(times)
-    assert seconds(lambda: nucleus(logits, torch.full((4, 1), 0.9))) < seconds(lambda: logits.sort(descending=True))
+    assert sorted_ids(logits.softmax(-1), torch.full((4, 1), 0.9)).shape[1] < 151_936 / 8

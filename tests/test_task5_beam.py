@@ -2,17 +2,22 @@
 
 import itertools
 
-from task1_greedy import choose
+from task1_greedy import greedy
 from task5_beam import Candidate, beam_search, rank
+from tests.helpers import PROMPT, brute_force_beams, continuations, neutral_generate, random_model
 
 import pytest
 import torch
-from conftest import PROMPT, brute_force_beams, continuations, neutral_generate, random_model
 
 
 @pytest.mark.parametrize("num_beams", range(1, 9))
 @pytest.mark.parametrize("seed", range(12))
 def test_equals_brute_force(seed, num_beams, prompt):
+    """Oracle: the exercise's text with lists and sorts, no cache and no batch (tests/helpers.py).
+
+    By hand, two beams, END ends: the prompt offers a (-0.5) and b (-1.0); a offers END (-0.2), a (-2.0), b offers END (-0.1),
+    a (-0.3). The pool is a END -0.7, b END -1.1, b a -1.3, a a -2.5: its first two end, so the search stops with both.
+    """
     model = random_model(seed, vocab=8)
     eos_ids = [{0}, {0, 6}][seed % 2]
     ours = beam_search(model, prompt, num_beams, eos_ids, 6)
@@ -31,7 +36,9 @@ def test_the_comparison_above_sees_candidates_end_early_and_be_cut_off(prompt):
 
 @pytest.mark.parametrize("seed", range(30))
 def test_equals_generate_where_the_rules_coincide(seed, prompt):
-    """generate lets a candidate offer any number of continuations: compare where num_beams of them are enough."""
+    """Oracle: transformers.generate with early stopping; it lets a candidate offer any number of continuations: compare where
+    num_beams of them are enough. By hand: two beams at -1 and -9 whose best offers are -1, -2, -3 and -1: theirs can take all
+    of -2, -3, -4 from the first beam, ours only two from each."""
     model, num_beams = random_model(seed), 2 + seed % 3
     narrow, wide = (brute_force_beams(model, PROMPT, num_beams, {0}, 6, offered) for offered in (None, 12))
     if narrow != wide:
@@ -57,6 +64,10 @@ class ThreeTokens(torch.nn.Module):
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("penalty", [0.0, 1.0, 2.0])
 def test_finds_the_true_best_with_enough_beams(seed, penalty, prompt):
+    """Oracle: every text of three steps, scored by one pass of the model.
+
+    By hand: log-probabilities -1.2 over 2 tokens and -1.5 over 3 rank -1.2 first at penalty 0, and -0.5 before -0.6 at 1.
+    """
     model, length, scores = ThreeTokens(random_model(seed, vocab=30)), 3, {}
     for ids in itertools.product(range(3), repeat=length):
         with torch.no_grad():
@@ -71,20 +82,20 @@ def test_finds_the_true_best_with_enough_beams(seed, penalty, prompt):
 def test_one_beam_is_greedy(seed, prompt):
     model = random_model(seed)
     found = beam_search(model, prompt, 1, {0}, 10)
-    assert [candidate.ids for candidate in found] == continuations(model, prompt, choose, [None])
+    assert [candidate.ids for candidate in found] == continuations(model, prompt, greedy, {})
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_what_is_watched_is_the_ranked_pool_of_each_step(seed, prompt):
     steps, model = [], random_model(seed, vocab=8)
-    beam_search(model, prompt, 3, {0}, 6, watch=steps.append)
-    assert [step.length for step in steps] == list(range(1, len(steps) + 1))
+    beam_search(model, prompt, 3, {0}, 6, watch=lambda *step: steps.append(step))
+    assert [length for length, *_ in steps] == list(range(1, len(steps) + 1))
     live = [[]]
-    for step in steps:
-        texts = [[*live[parent], token] for parent, token in zip(step.parents.tolist(), step.tokens.tolist(), strict=True)]
-        assert len(texts) == 3 * len(live) and step.totals.tolist() == sorted(step.totals.tolist(), reverse=True)
-        assert [texts[i] for i in step.finished] == [text for text in texts[:3] if text[-1] == 0]
-        live = [texts[i] for i in step.alive]
+    for _, parents, tokens, totals, ending, alive in steps:
+        texts = [[*live[parent], token] for parent, token in zip(parents.tolist(), tokens.tolist(), strict=True)]
+        assert len(texts) == 3 * len(live) and totals.tolist() == sorted(totals.tolist(), reverse=True)
+        assert [texts[i] for i in ending] == [text for text in texts[:3] if text[-1] == 0]
+        live = [texts[i] for i in alive]
         assert live == [text for text in texts if text[-1] != 0][:3]
 
 

@@ -21,6 +21,7 @@ def training_documents(seed: int) -> Iterator[Document]:
 
 
 def held_out_documents(transfers: int, stories: int) -> list[Document]:
-    """So many transfers, then so many stories, with names, amounts and heroes that training never shows."""
+    """`transfers` transfers, then `stories` stories, the same at every call, with names, amounts and heroes that training
+    never shows."""
     rng = random.Random("held out")
     return [write(rng).document() for write in [held_out_transfer] * transfers + [held_out_story] * stories]

@@ -1,4 +1,4 @@
-"""Who the stories are about: animals, the adjectives that may be asked for, and what each says of its bearer."""
+"""Who the stories are about: animals, the adjectives that may be asked for with sentences that show them, and requests."""
 
 ANIMALS = {  # animal: (limb, home)
     "hedgehog": ("paw", "burrow"), "rabbit": ("paw", "burrow"), "fox": ("paw", "den"), "mouse": ("paw", "hole"),
@@ -21,7 +21,7 @@ HELPERS = (
 ).split(", ")
 MOTHERS = {"hen", "cow", "goose"}  # helpers that are always "she"
 
-# Each trait is a sentence that begins with {He} or {His} or {name}, so that it can follow any opening.
+# Each trait is told by sentences that name the hero by a pronoun or not at all, so that they can follow any opening.
 TRAITS = {
     "tiny": ("{He} was so small that {he} could [sleep in a teacup|hide behind a daisy].",
              "{He} was no bigger than [a plum|a pine cone|an apple], but {his} heart was big.",

@@ -6,11 +6,11 @@ from decimal import Decimal
 
 from data.corpus.stories import Hero
 
-SENTENCE = re.compile(r"[^.!?]+[.!?]+\"?")
+SENTENCE = re.compile(r"[^.!?]+[.!?]+\"?")  # with a quotation mark that closes it
 
 
 def judge_json(text: str, expected: str) -> tuple[bool, bool]:
-    """(it parses, it is right): the same keys as `expected`, and equal values, numbers as decimals."""
+    """(it parses, it is right): right means the keys of `expected`, in any order, with equal values, numbers as decimals."""
     try:
         return True, parsed(text) == parsed(expected)
     except (ValueError, ArithmeticError, RecursionError):  # ArithmeticError: an exponent beyond Decimal's
@@ -18,13 +18,13 @@ def judge_json(text: str, expected: str) -> tuple[bool, bool]:
 
 
 def parsed(text: str) -> object:
-    """A JSON text with exact numbers. An object is its pairs, not a dict: a key that stands twice is one key too many."""
+    """A JSON text with exact numbers. An object becomes its sorted pairs, not a dict, in which a repeated key would be lost."""
     return json.loads(text, parse_float=Decimal, parse_int=Decimal, parse_constant=no_constant,
                       object_pairs_hook=lambda pairs: sorted(pairs, key=lambda pair: pair[0]))
 
 
 def no_constant(name: str) -> None:
-    """Refuses NaN and Infinity, which json.loads would take."""
+    """Raises ValueError for NaN and Infinity, which json.loads would accept."""
     raise ValueError(f"{name} is not JSON")
 
 

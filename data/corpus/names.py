@@ -56,7 +56,7 @@ ENDINGS = {
     "firm": "o a ex ix on ium ity ia era ora ent io us ax ona ella um en is eto".split(),
 }
 WORD = re.compile(r"[^\W\d_]+")
-# Never in a made-up name: rude words, and the exercise's own hero.
+# Not allowed in a made-up name: rude words, and the exercise's own hero.
 UNWANTED = re.compile("shit|fuck|cunt|cock|dick|slut|tit|piss|cum|poo|nazi|rape|fart|sperm|anus|slave|whor|bitch|arse|sonic")
 
 
@@ -67,7 +67,8 @@ def reserved(*parts: str) -> bool:
 
 @cache
 def next_letters() -> dict[str, list[str]]:
-    """Every letter that follows two letters in a name that training may show; "" begins it twice, "." ends it."""
+    """The letters that follow each two letters in the names that training may show: "" (before the first letter), "j" or
+    "ja" -> letters, as often as they occur; "." ends a name."""
     follow = defaultdict(list)
     for word in [word for words in KINDS.values() for word in words if not reserved(word)]:
         letters = ["", "", *word.lower(), "."]
@@ -78,15 +79,15 @@ def next_letters() -> dict[str, list[str]]:
 
 @cache
 def last_letters(kind: str) -> set[str]:
-    """The two letters that training names of this kind end with, but those that end both his names and hers."""
+    """The two letters that training names of this kind end with, except those that end both his names and hers."""
     ends = {key: {word[-2:] for word in words if not reserved(word)} for key, words in KINDS.items()}
     other = {"he": "she", "she": "he"}.get(kind)
     return ends[kind] - ends[other] if other else ends[kind]
 
 
 def spelled_like_names(rng: random.Random, kind: str) -> str:
-    """A name, letter by letter: each is drawn from those that follow the two before it in real names. Its end tells he from
-    she, or a decoder could not."""
+    """A name, letter by letter: each is drawn from those that follow the two before it in real names. It ends as names of its
+    kind do, so that a decoder can tell he from she."""
     while True:
         name = ""
         while not name.endswith(".") and len(name) < 13:
@@ -115,20 +116,21 @@ def plot_texts() -> tuple[str, ...]:
 
 @cache
 def story_words() -> list[str]:
-    """The words that the plots are written in, but the shortest; those that begin sentences also with their capital."""
+    """The words of three or more letters that occur in the plots; capitalised too where they begin a sentence."""
     return sorted({word for text in plot_texts() for word in WORD.findall(text) if len(word) >= 3})
 
 
 @cache
 def sentence_starts() -> list[str]:
+    """The words that occur in the plots with a capital, in small letters."""
     return [word.lower() for word in story_words() if word[0].isupper()]
 
 
 def welded_of_words(rng: random.Random, kind: str) -> str:
     """A name of the front of one ordinary word and the back of another, such as "Willet" of "will" and "basket".
 
-    The tokenizer spells ordinary words in few pieces, of which other names hold few: a decoder that had not seen them in names
-    lost "William" (Will + iam) and "Theo" (The + o).
+    The tokenizer has pieces for ordinary words, and those hardly occur in other made-up names: a decoder that had not seen
+    them in names could not copy "William" (Will + iam) or "Theo" (The + o).
     """
     while True:
         front, back = rng.choice(sentence_starts())[: rng.randint(2, 5)], rng.choice(story_words())[-rng.randint(2, 4) :]
@@ -140,8 +142,8 @@ def welded_of_words(rng: random.Random, kind: str) -> str:
 
 
 def made_up(rng: random.Random, kind: str) -> str:
-    """A name that is in no list but by chance. Most of them end like nothing in particular, or a decoder would not copy the
-    end of a name but guess it."""
+    """A name that is in a list only by chance. Three ways to make one give many endings: with few, a decoder would guess the
+    end of a name instead of copying it."""
     return rng.choice((spelled_like_names, built_of_syllables, welded_of_words))(rng, kind)
 
 
@@ -159,10 +161,10 @@ def first_name(rng: random.Random, pronoun: str, held_out: bool = False, made_up
 
 
 def without_names(texts: Iterable[str]) -> list[str]:
-    """The texts without their names, that is without capitalised words that are seldom written small.
+    """The texts without their names, that is, without capitalised words that are seldom written in small letters.
 
-    A tokenizer trained on them spells a name in short pieces that all names share. Long ones, learned from names, are rare in
-    the next name, and a decoder swaps what is rare for what it knows: "Jane" became "Janedert".
+    A tokenizer trained on them spells a name in short pieces that all names share. Long pieces learned from names are rare in
+    other names, and a decoder puts a piece that it knows in the place of a rare one: "Jane" became "Janedert".
     """
     texts = list(texts)
     counts = Counter(word for text in texts for word in WORD.findall(text))

@@ -1,6 +1,6 @@
 """How people ask for a transfer: sentences around `{c}`, the contractor, and `{a}`, the amount as written.
 
-transfers.py draws one and fills it in; a new way of asking is a line here.
+transfers.py draws one and fills it in. To add a way of asking, add a line.
 """
 
 PLAIN = "transfer {a} to {c}"  # the exercise's own sentence

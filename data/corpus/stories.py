@@ -54,15 +54,17 @@ class Story(NamedTuple):
     text: str
 
     def document(self) -> Document:
+        """The training text."""
         return Document(chatml(STORYTELLER, self.request) if self.request else "", self.text)
 
 
 def split(line: str, separator: str) -> list[str]:
+    """The parts of a line, without the spaces around them."""
     return [part.strip() for part in line.split(separator)]
 
 
 def read_plot(text: str) -> Plot:
-    """The plot that a file of `plots/` holds; the format is told at the top of this module."""
+    """The plot that a file of `plots/` holds, in the format that this module's docstring describes."""
     head, *beats = re.split(r"\n\s*\n", text.strip())
     title, *lines = head.splitlines()
     special, settings = {"about": [], "not": []}, []
@@ -83,7 +85,7 @@ def plots() -> tuple[Plot, ...]:
 
 
 def article(noun: str) -> str:
-    """By sound, as far as the words of the plots need it."""
+    """"a" or "an", by the noun's sound, right for the words that occur in the plots."""
     return "an" if noun[0].lower() in "aeiou" and not noun.startswith(("uni", "use")) or noun.startswith("honest") else "a"
 
 
@@ -102,6 +104,7 @@ def expand(template: str, slots: dict[str, str], rng: random.Random) -> str:
 
 
 def capitalise(text: str) -> str:
+    """The text with a capital first letter; the rest stays, unlike with str.capitalize."""
     return text[:1].upper() + text[1:]
 
 
@@ -110,10 +113,10 @@ def cast(hero: Hero, plot: Plot, rng: random.Random) -> dict[str, str]:
     limb, home = ANIMALS[hero.animal]
     slots = {"name": hero.name, "animal": hero.animal, "adj": hero.adjective, "home": home, **PRONOUNS[hero.pronoun]}
     slots |= {"paw": limb, "paws": PLURALS.get(limb, limb + "s"), "trait": rng.choice(TRAITS[hero.adjective])}
-    # Sonic the hedgehog is the exercise's own: whoever is called Sonic has no hedgehog about, nor the other way.
+    # Sonic the hedgehog is the exercise's own hero, and held out: a Sonic meets no hedgehog, nor a hedgehog a Sonic.
     strangers = {hero.animal, "hedgehog"} if hero.name == "Sonic" else {hero.animal}
     animals = rng.sample([animal for animal in HELPERS if animal not in strangers], 2)
-    # Their names are real ones and begin with other letters, or the decoder would give the hero's to them as well.
+    # Their names are real, with other first letters than the hero's: otherwise the decoder calls them by the hero's name.
     initials = {hero.name[0]}
     for role, animal in zip(("friend", "other"), animals, strict=True):
         pronoun = "she" if animal in MOTHERS else rng.choice(("he", "she"))
@@ -140,7 +143,7 @@ def tell(plot: Plot, slots: dict[str, str], rng: random.Random) -> str:
 
 
 def choose_hero(rng: random.Random, held_out: bool) -> Hero:
-    """A hero whose name and adjective-animal pair are both reserved, or neither; never Sonic the hedgehog."""
+    """A hero whose name and adjective-animal pair are both reserved (`held_out`), or neither; never Sonic the hedgehog."""
     while True:
         pronoun = rng.choice(("he", "she"))
         hero = Hero(first_name(rng, pronoun, held_out, 0.6), rng.choice(list(ANIMALS)), rng.choice(list(TRAITS)), pronoun)
@@ -173,7 +176,7 @@ def write_story(hero: Hero, rng: random.Random) -> Story:
 
 
 def training_story(rng: random.Random) -> Story:
-    """A story whose hero has no reserved name, nor a reserved adjective with its animal."""
+    """A story whose hero has neither a reserved name nor a reserved adjective-animal pair."""
     return write_story(choose_hero(rng, held_out=False), rng)
 
 

@@ -36,8 +36,8 @@ TRADES = (
 ).split()
 LEGAL = "Ltd Ltd LLC LLC Inc Inc GmbH Co".split()
 
-# code and weight | main unit, singular/plural, the usual one first | minor unit; with * it names the currency without
-# a main unit | signs, # being the number
+# code and weight | main unit, singular/plural, the usual one first | minor unit; one with * names the currency without a
+# main unit beside it | signs, # being the number
 CURRENCY_TABLE = """
 RUB 22 | ruble/rubles, rouble/roubles, Russian ruble/Russian rubles | *kopeck/kopecks, *kopek/kopeks | #₽, # ₽
 USD 18 | dollar/dollars, US dollar/US dollars, buck/bucks | *cent/cents | $#, $#, $#, US$#
@@ -82,7 +82,6 @@ ONES = (
     "eighteen nineteen"
 ).split()
 TENS = "zero ten twenty thirty forty fifty sixty seventy eighty ninety".split()
-
 
 
 class Currency(NamedTuple):
@@ -134,7 +133,7 @@ CURRENCY_POOL = [currency for currency, weight in WEIGHTED_CURRENCIES for _ in r
 
 
 def contractor_name(rng: random.Random, held_out: bool) -> str:
-    """A first name, a full name or a company; its name words (not the trade and legal form) are all held out or none."""
+    """A first name, a full name or a company. All of its name words (not trade and legal form) are held out, or none."""
 
     def word(kind: str) -> str:
         return name_word(rng, kind, held_out, MADE_UP_SHARE)
@@ -200,7 +199,7 @@ def usual(rng: random.Random, forms: list[tuple[str, str]]) -> tuple[str, str]:
 
 
 def in_units(rng: random.Random, currency: Currency, whole: int, minor: int, words: bool) -> str:
-    """The amount as "100 rubles and 50 kopecks", in digits or words, sometimes with a careless singular."""
+    """The amount as "100 rubles and 50 kopecks", in digits or words, sometimes with a singular where a plural belongs."""
     careless = rng.choice(("main", "minor", "minor", "both")) if rng.random() < 0.15 else ""
     parts = []
     if whole:
@@ -245,15 +244,15 @@ def written_amount(rng: random.Random, currency: Currency, whole: int, minor: in
 
 
 def written_contractor(rng: random.Random, contractor: str, held_out: bool) -> str:
-    """The contractor as a user would write it: mostly well. Training shows the other spellings more often: they take longer
-    to learn."""
+    """The contractor as a user would write it: capitalised in most cases. Training shows the other spellings more often than
+    users write them, because they take longer to learn."""
     small, capitals = (0.06, 0.04) if held_out else (0.13, 0.13)
     draw = rng.random()
     return contractor.lower() if draw < small else contractor.upper() if draw < small + capitals else contractor
 
 
 def sentence(rng: random.Random) -> str:
-    """A request with its slots, without a capital and an end; a "?" follows where it asks."""
+    """A request with its slots open, neither capitalised nor punctuated, except for the "?" of a question."""
     draw = rng.random()
     if draw < PLAIN_SHARE:
         frame = PLAIN
@@ -288,7 +287,8 @@ def with_tail(rng: random.Random, frame: str) -> str:
 
 
 def fits(frame: str, contractor: str, normal: bool, amount: str) -> bool:
-    """Whether it stays clear where the contractor ends: nothing that could be a part of it may follow."""
+    """Whether it is clear where the contractor ends: nothing that could belong to its name may follow it. `normal`: the
+    contractor is written as in the JSON."""
     after = frame.partition("{c}")[2]
     if after.startswith(" {a}"):
         return not amount[0].isupper()
@@ -314,7 +314,7 @@ def composed(rng: random.Random, contractor: str, amount: str, held_out: bool) -
 
 
 def drawn_transfer(rng: random.Random, held_out: bool) -> Transfer:
-    """A transfer whose contractor and amount are both of training, or both held out."""
+    """A transfer whose contractor and amount are both held out, or neither; never the exercise's own."""
     while True:
         contractor = contractor_name(rng, held_out)
         currency = rng.choice(CURRENCY_POOL)

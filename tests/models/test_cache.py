@@ -2,9 +2,10 @@
 
 import random
 
+from models.cache import SPARE, growing_cache
+
 import pytest
 import torch
-from cache import SPARE, growing_cache
 from transformers.cache_utils import DynamicCache
 
 
@@ -21,7 +22,11 @@ def same(ours, theirs):
 
 @pytest.mark.parametrize("seed", range(20))
 def test_equals_dynamic_cache_whatever_is_done_to_it(seed):
-    """Tokens added one by one and many at once, rows spread, dropped and reordered, tokens taken back."""
+    """Oracle: transformers' DynamicCache. Tokens added one by one and many at once, rows spread, dropped, reordered, tokens
+    taken back.
+
+    By hand: keys a, b in two rows; selecting [1, 1, 0] gives b, b, a; adding c, d, e gives bc, bd, ae, of length 2.
+    """
     rng, ours, theirs, rows = random.Random(seed), growing_cache(), DynamicCache(), 1
     torch.manual_seed(seed)
     for _ in range(120):

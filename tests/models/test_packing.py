@@ -2,15 +2,16 @@
 
 import copy
 
-from generator import GeneratorConfig, GeneratorTransformer
+from data.tokenizer import make_tokenizer
+from models import packing
+from models.checkpoint import load_checkpoint, save_checkpoint
+from models.packing import PackedLinear, Together, can_pack, pack
+from models.transformer import Transformer, TransformerConfig
+from tests.helpers import random_model
 
-import packing
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import random_model
-from packing import PackedLinear, Together, can_pack, pack
-from tokenizer import make_tokenizer
 from torch import nn
 from transformers.cache_utils import DynamicCache
 
@@ -22,7 +23,7 @@ def decoder(seed=0, **shape):
     shape = {"vocab_size": 300, "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 2,
              "num_attention_heads": 6, "num_key_value_heads": 2, "max_position_embeddings": 64,
              "initializer_range": 0.3, **shape}  # fmt: skip
-    model = GeneratorTransformer(GeneratorConfig(**shape)).eval()
+    model = Transformer(TransformerConfig(**shape)).eval()
     for name, weight in model.named_parameters():
         if name.endswith("bias"):
             nn.init.normal_(weight)
@@ -47,6 +48,7 @@ def logits_in_parts(model, ids, parts):
 @pytest.mark.parametrize("sizes", [[7], [256, 128, 128], [704, 704], [2048]])
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_product_against_float64(rows, sizes, bias):
+    """Oracle: F.linear in float64. By hand: x = (1, 2) and the weight's row (3, 4) with the bias 5 give 1·3 + 2·4 + 5 = 16."""
     torch.manual_seed(rows)
     layers, x = [nn.Linear(96, size, bias) for size in sizes], torch.randn(2, rows, 96)
     exact = [F.linear(x.double(), layer.weight.double(), layer.bias.double() if bias else None) for layer in layers]
@@ -100,11 +102,11 @@ def test_a_packed_model_can_be_packed_again_and_saved(tmp_path):
     """Its checkpoint is what the model's was; once it was one without weights."""
     model = decoder(bos_token_id=0, eos_token_id=2)
     model.tokenizer = make_tokenizer("char", ["a tiny hedgehog"], 300)
-    model.save_checkpoint(tmp_path / "plain")
+    save_checkpoint(model, tmp_path / "plain")
     pack(model), pack(model)
     assert isinstance(model.lm_head, PackedLinear) and isinstance(model.model.layers[0].mlp.project, Together)
-    model.save_checkpoint(tmp_path / "packed")
-    plain, packed = (GeneratorTransformer.load_from_checkpoint(tmp_path / name).state_dict() for name in ("plain", "packed"))
+    save_checkpoint(model, tmp_path / "packed")
+    plain, packed = (load_checkpoint(tmp_path / name).state_dict() for name in ("plain", "packed"))
     assert plain.keys() == packed.keys() and all(torch.equal(plain[name], packed[name]) for name in plain)
 
 

@@ -3,11 +3,11 @@
 import copy
 import math
 
-from generator import GeneratorConfig, GeneratorTransformer
+from models.transformer import Transformer, TransformerConfig
+from training.optimizer import POLYNOMIALS, Muon, lying, make_optimizers, orthogonalize
 
 import pytest
 import torch
-from optimizer import POLYNOMIALS, Muon, lying, make_optimizers, orthogonalize
 
 SHAPES = [(64, 64), (32, 64), (64, 64), (176, 64), (64, 176), (176, 64), (8, 8)]
 
@@ -112,8 +112,8 @@ def test_the_polynomials_are_the_best_ones():
 def test_matrices_are_orthogonalized_in_the_trainings_precision(dtype, monkeypatch):
     """Two processes and one differ visibly when a float32 training rounds to bfloat16."""
     seen = []
-    monkeypatch.setattr("optimizer.orthogonalize", lambda matrices: seen.append(matrices.dtype) or orthogonalize(matrices))
-    model = GeneratorTransformer(GeneratorConfig(vocab_size=32, hidden_size=16, intermediate_size=32))
+    monkeypatch.setattr("training.optimizer.orthogonalize", lambda matrices: seen.append(matrices.dtype) or orthogonalize(matrices))
+    model = Transformer(TransformerConfig(vocab_size=32, hidden_size=16, intermediate_size=32))
     for weight in model.parameters():
         weight.grad = torch.randn_like(weight)
     make_optimizers(model, dtype)[0].step()
@@ -128,8 +128,8 @@ def test_orthogonalize_of_nothing_is_nothing():
 @pytest.mark.parametrize("tied", [True, False])
 def test_every_weight_has_one_optimizer(tied):
     """Muon has the seven matrices of each block, AdamW all else."""
-    config = GeneratorConfig(vocab_size=32, hidden_size=16, intermediate_size=32, tie_word_embeddings=tied)
-    model = GeneratorTransformer(config)
+    config = TransformerConfig(vocab_size=32, hidden_size=16, intermediate_size=32, tie_word_embeddings=tied)
+    model = Transformer(config)
     muon, adamw = ([id(weight) for group in optimizer.param_groups for weight in group["params"]]
                    for optimizer in make_optimizers(model, torch.float32))  # fmt: skip
     assert sorted(muon + adamw) == sorted(id(weight) for weight in model.parameters())

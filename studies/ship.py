@@ -1,0 +1,68 @@
+"""Renew the shipped snapshot: results/<model>/ -> results/shipped/<model>/, and the documents that quote it.
+
+    python -m studies.ship
+    python -m studies.ship --model qwen
+
+Files that are missing in results/<model>/ stay as they are in the snapshot. Everything is read and checked, and every
+document filled in memory, before the first file is written.
+"""
+
+from pathlib import Path
+
+from support.errors import InputError, one_line_errors
+
+from models.loading import CHECKPOINT, revision
+from studies.doc_tables import SHIPPED, Snapshot
+from studies.fill_docs import filled_pages, write_pages
+from support.files import make_folder, write_aside
+from support.flags import Parser, add_results_flag
+from support.results import model_folder, read_json
+
+KINDS = {".json", ".jsonl", ".md", ".png", ".svg", ".html"}
+
+
+def results_to_ship(folder: Path) -> list[Path]:
+    """The results files in a model's folder, but those kept aside (.old1) or half written. Raises InputError for none."""
+    found = sorted(path for path in folder.glob("*") if path.is_file() and path.suffix in KINDS
+                   and not path.name.startswith(".") and ".old" not in path.name)
+    if not found:
+        raise InputError(f"there are no results in {folder}: run the scripts that write them first")
+    return found
+
+
+def check_weights(files: list[Path], weights: str) -> None:
+    """Raises InputError for a results file that other weights than these wrote, or that is corrupt."""
+    for path in files:
+        if path.suffix == ".json":
+            model = read_json(path).get("model")  # a training benchmark names none
+            if model is not None and model["revision"] != weights:
+                raise InputError(f"{path} was written by other weights than those in checkpoint/: run its script again")
+
+
+def ship(folder: Path, shipped: Path) -> None:
+    """Copy a model's results into the snapshot, and fill the documents from it. Raises InputError."""
+    files = results_to_ship(folder)
+    if folder.name == "generator":
+        check_weights(files, revision(CHECKPOINT))
+    pages = filled_pages(Snapshot(shipped, {f"{folder.name}/{path.name}": path for path in files}))
+    target = shipped / folder.name
+    make_folder(target)
+    for path in files:
+        content = path.read_bytes()
+        write_aside(target / path.name, lambda aside, content=content: aside.write_bytes(content))
+    print(f"{len(files)} files shipped to {target}")
+    write_pages(pages)
+
+
+def main() -> None:
+    with one_line_errors():
+        parser = Parser(__doc__)
+        parser.add_argument("--model", default="generator", metavar="NAME",
+                            help="whose results: the name that the scripts were given (default: %(default)s)")
+        add_results_flag(parser)
+        args = parser.parse_args()
+        ship(model_folder(args.results, args.model), SHIPPED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""Errors are one line with exit code 2, Ctrl-C is "interrupted" with 130, also while a script is still being imported."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from support.errors import InputError, first_line, one_line_errors
+from tests.helpers import ROOT
+
+SCRIPTS = sorted(path.relative_to(ROOT) for path in [*ROOT.glob("*.py"), *ROOT.glob("studies/**/*.py")]
+                 if "__main__" in path.read_text("utf-8"))
+HEAVY = ("torch", "numpy", "matplotlib", "transformers", "tokenizers", "scipy", "accelerate", "tqdm", "safetensors")
+
+
+@pytest.fixture(scope="module")
+def interrupting_packages(tmp_path_factory):
+    """A folder of packages that stand in for the heavy ones: each sends its process Ctrl-C when it is imported."""
+    folder = tmp_path_factory.mktemp("packages")
+    for name in HEAVY:
+        (folder / f"{name}.py").write_text("import signal, time\nsignal.raise_signal(signal.SIGINT)\ntime.sleep(9)\n")
+    return folder
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=str)
+def test_ctrl_c_while_a_script_is_imported(script, interrupting_packages):
+    """Bug: Ctrl-C in the first second, while torch was being imported, was a traceback."""
+    program = ["-m", ".".join(script.with_suffix("").parts)] if len(script.parts) > 1 else [str(script)]
+    done = subprocess.run([sys.executable, *program], cwd=ROOT, env={"PYTHONPATH": str(interrupting_packages)},
+                          capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
+def test_an_import_from_elsewhere_leaves_ctrl_c_alone():
+    """A notebook or a test that imports the project must keep its own answer to Ctrl-C."""
+    program = "import signal, support.errors; assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize(("error", "code", "says"), [
+    (InputError("no such thing"), 2, "error: no such thing\n"), (KeyboardInterrupt(), 130, "interrupted\n"),
+    (MemoryError(), 2, "error: cannot go on: MemoryError\n"),
+    (RuntimeError("out of memory\nat line 3"), 2, "error: cannot go on: out of memory\n")])
+def test_errors_are_one_line(error, code, says, capsys):
+    with pytest.raises(SystemExit) as stop, one_line_errors():
+        raise error
+    assert (stop.value.code, capsys.readouterr().err) == (code, says)
+
+
+def test_other_errors_are_bugs_and_keep_their_traceback():
+    with pytest.raises(KeyError), one_line_errors():
+        raise KeyError("a bug")
+
+
+def test_first_line():
+    assert first_line(ValueError("  one\ntwo")) == "one" and first_line(ValueError()) == "ValueError"
+    assert len(first_line(ValueError("x" * 500))) == 200

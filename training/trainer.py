@@ -1,0 +1,211 @@
+"""The training loop: any model, any batches, any loss.
+
+    trainer = Trainer(model, optimizers, loss, batches, num_steps, learning_rate=1e-3, state_path=path, ...)
+    trainer.run(evaluate, keep_best, metrics, eval_every=500, save_every=250)
+
+A training can be stopped at any moment, by Ctrl-C or a kill, and resumes from its last saved step: bit for bit the one that
+was never stopped. Several processes share each batch, and take the same steps as one.
+"""
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import FrameType
+
+from support.errors import InputError
+
+from support.files import write_aside
+from training.metrics import Metrics
+from training.precision import autocast
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from tqdm import tqdm
+
+Batch = tuple[Tensor, ...]  # the first holds the inputs
+WARMUP, DECAY = 0.02, 0.5  # shares of a training: the learning rate rises, stays, and falls to zero
+PROGRESS = ("step", "best", "seconds", "losses")
+
+
+class Diverged(InputError):
+    """A loss or a gradient is not finite."""
+
+
+class Interrupt:
+    """Notes Ctrl-C and SIGTERM, so that the step under way can finish; a second one ends at once.
+
+    It stays in charge when the training has ended: `accelerate launch` may pass a signal on late.
+    """
+
+    ECHO = 1.0  # seconds within which a second signal is the first one, passed on by `accelerate launch`
+
+    def __init__(self):
+        self.noted, self.first = False, math.inf
+        self.wanted = False  # whether any process noted one: what all agree on at a step's end
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self.note)
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        self.noted, self.first = True, min(self.first, time.monotonic())
+        if time.monotonic() - self.first > self.ECHO:
+            raise KeyboardInterrupt
+
+
+class Trainer:
+    """A model with its optimizers, its place in the data and its random state: all that a resumed training needs."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizers: list[Optimizer],
+        loss: Callable[[Batch], tuple[Tensor, int]],
+        batches: Callable[[int], Iterable[Batch]],
+        num_steps: int,
+        learning_rate: float,
+        state_path: Path,
+        accelerator: Accelerator,
+        dtype: torch.dtype = torch.float32,
+    ):
+        """loss: of this process's share of a batch, summed over its targets, and their number. It calls the model as
+            `accelerator.prepare` returned it, which averages the gradients of several processes.
+        batches: this process's shares of all batches from a step on, counted from 0.
+        learning_rate: at its highest. state_path: the file that `save` writes. dtype: what the loss is computed in.
+        """
+        self.model, self.optimizers, self.loss, self.batches = model, optimizers, loss, batches
+        self.num_steps, self.highest_rate, self.state_path = num_steps, learning_rate, state_path
+        self.accelerator, self.device, self.dtype = accelerator, accelerator.device, dtype
+        self.step, self.best, self.seconds = 0, math.inf, 0.0
+        self.losses = []  # (sum, targets) of each step since the last evaluation
+
+    def save(self) -> None:
+        """Write one file with everything, so that no kill can leave halves of two states. Raises InputError."""
+        state = {
+            "model": self.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "random": torch.get_rng_state(),
+            "progress": {name: getattr(self, name) for name in PROGRESS},
+        }
+        write_aside(self.state_path, lambda path: torch.save(state, path))
+
+    def load(self) -> None:
+        """Go back to the saved step. Raises InputError for a state that is damaged, or another training's."""
+        try:
+            state = torch.load(self.state_path, map_location="cpu", weights_only=True)
+            self.model.load_state_dict(state["model"])
+            for optimizer, content in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(content)
+            torch.set_rng_state(state["random"])
+            for name in PROGRESS:
+                setattr(self, name, state["progress"][name])
+        except Exception as error:  # a damaged file fails in many ways, and torch describes each in many lines
+            raise InputError(f"{self.state_path} cannot be read, is it another training's? ({type(error).__name__})") from error
+
+    def run(
+        self,
+        evaluate: Callable[[], dict],
+        keep_best: Callable[[], None],
+        metrics: Metrics | None,
+        eval_every: int,
+        save_every: int,
+        max_loss_gap: float = math.inf,
+    ) -> None:
+        """Train to the last step, or until validation minus training loss exceeds `max_loss_gap`.
+
+        evaluate: measures the model, in eval mode and without gradients; "validation_loss" is one of its figures.
+        keep_best: called whenever that is lower than ever before. metrics: None in all processes but the main one.
+        Raises KeyboardInterrupt at Ctrl-C, once the step under way is finished and saved, and Diverged.
+        """
+        interrupt = Interrupt()
+        self.model.train()
+        steps = {"total": self.num_steps, "initial": self.step}
+        with tqdm(**steps, desc="training", unit=" steps", disable=not metrics) as progress:
+            for batch in self.batches(self.step):
+                started = time.perf_counter()
+                loss = self.take_step(batch, interrupt)
+                seconds = time.perf_counter() - started
+                self.seconds += seconds
+                tokens = batch[0].numel() * self.accelerator.num_processes
+                progress.set_postfix_str(f"loss {loss:.3f}, {tokens / seconds:.0f} tokens/s", refresh=False)
+                progress.update()
+                if metrics:
+                    metrics.add({"step": self.step, "loss": loss})
+                finished = self.step == self.num_steps
+                if finished or self.step % eval_every == 0:
+                    gap = self.check(evaluate, keep_best, metrics, progress.write) if metrics else -math.inf
+                    self.losses = []
+                    if gap > max_loss_gap:
+                        progress.write(f"stopped: the loss gap exceeds {max_loss_gap}")
+                    finished |= self.any_process(gap > max_loss_gap)
+                if finished:  # not saved: resumed from its last step, a training would have none left to finish with
+                    return
+                if metrics and (self.step % save_every == 0 or interrupt.wanted):
+                    self.save()
+                if interrupt.wanted:
+                    raise KeyboardInterrupt
+
+    def take_step(self, batch: Batch, interrupt: Interrupt) -> float:
+        """Update the weights once; returns the batch's mean loss over all targets and processes.
+
+        Raises Diverged for a loss or a gradient that is not finite; then the weights are those of the step before.
+        """
+        with autocast(self.device, self.dtype):
+            loss, targets = self.loss(tuple(tensor.to(self.device) for tensor in batch))
+        mine = torch.tensor([loss.item(), targets, interrupt.noted], dtype=torch.float64, device=self.device)
+        total, targets, interrupted = self.accelerator.reduce(mine, "sum").tolist()
+        interrupt.wanted = interrupted > 0
+        if not math.isfinite(total):
+            raise Diverged(f"the loss is {total}")
+        # Gradients are averaged over processes, and the loss is a sum: this makes it the mean over all targets.
+        (loss * self.accelerator.num_processes / targets).backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), 1.0).item()
+        if not math.isfinite(norm):
+            raise Diverged(f"the gradient is {norm}")
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(self.highest_rate, self.step, self.num_steps)
+            optimizer.step()
+            optimizer.zero_grad()
+        self.step += 1
+        self.losses.append((total, targets))
+        return total / targets
+
+    def check(self, evaluate: Callable[[], dict], keep_best: Callable[[], None], metrics: Metrics,
+              show: Callable[[str], None]) -> float:  # fmt: skip
+        """Evaluate the model, record and show the figures, keep it if it is the best; returns the loss gap.
+
+        Raises Diverged for a validation loss that is not finite.
+        """
+        started = time.perf_counter()
+        sums, targets = zip(*self.losses, strict=True)
+        train_loss = sum(sums) / sum(targets)
+        self.model.eval()
+        with torch.no_grad():
+            figures = evaluate()
+        self.model.train()
+        validation_loss = figures["validation_loss"]
+        if not math.isfinite(validation_loss):
+            raise Diverged(f"the validation loss is {validation_loss}")
+        self.seconds += time.perf_counter() - started
+        row = {"step": self.step, "train_loss": train_loss, **figures, "seconds": round(self.seconds)}
+        metrics.add(row)
+        metrics.draw()
+        show(metrics.words(row))
+        if validation_loss < self.best:
+            self.best = validation_loss
+            keep_best()
+        return validation_loss - train_loss
+
+    def any_process(self, says: bool) -> bool:
+        """Whether any process says so; all must ask."""
+        return self.accelerator.reduce(torch.tensor(float(says), device=self.device), "sum").item() > 0
+
+
+def learning_rate(highest: float, step: int, num_steps: int) -> float:
+    """The rate of a step, counted from 0: a linear rise, the highest, and from the DECAY share before the end a linear fall
+    that reaches 0 behind the last step."""
+    rise = min(1.0, (step + 1) / (WARMUP * num_steps))
+    return highest * rise * min(1.0, (1 - step / num_steps) / DECAY)
