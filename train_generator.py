@@ -234,11 +234,9 @@ def train(output: Path, settings: Settings | None) -> None:
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     is_main, device, work = accelerator.is_main_process, accelerator.device, output / WORK
     resumed = settings is None
-    if resumed:
-        settings = read_settings(work)
-    elif (output / "model.safetensors").exists() or (work / STATE).exists():
+    if not resumed and ((output / "model.safetensors").exists() or (work / STATE).exists()):
         raise InputError(f"{output} holds a training already: go on with --resume, or choose another --output")
-    s, begins = settings, is_main and not resumed
+    s, begins = settings or read_settings(work), is_main and not resumed
     with all_or_nothing(work) if begins else contextlib.nullcontext():
         torch.manual_seed(s.seed)  # of new weights, and of dropout
         initial = load_initial(s.init, s.max_length, s.dropout) if s.init else None

@@ -68,7 +68,7 @@ class Epochs:
     """The batches of several epochs in a row, from any step on: so a resumed training finds its place."""
 
     def __init__(self, blocks: TokenBlocks, batch_size: int, batch_tokens: int, seed: int, num_epochs: int,
-                 rank: int = 0, world: int = 1):  # fmt: skip
+                 rank: int = 0, world: int = 1) -> None:
         """Of `world` processes that share each batch, the rows of the one at `rank`."""
         self.blocks, self.rank, self.world = blocks, rank, world
         self.order = partial(epoch_batches, blocks.lengths, batch_size, batch_tokens, seed)

@@ -110,7 +110,8 @@ def write_blocks(
                 cutter.begin(prefix)
             cutter.extend(ids, borders)
         if not cutter.n_tokens:
-            raise InputError(f"there are no documents to train on whose prompt fits in {max_length} tokens")
+            raise InputError(f"there are no documents to train on whose prompt fits in the {max_length} tokens "
+                             "of --max-length")
         cutter.end(eos_id)
     if folder.exists():
         shutil.rmtree(folder)

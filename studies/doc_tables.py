@@ -144,13 +144,10 @@ def draws_table(snapshot: Snapshot, settings: list[dict], columns: dict, languag
 
 def top_p_table(snapshot: Snapshot, language: int) -> str:
     """The sweep of top_p at temperature 1: how many different stories 200 seeds write."""
-    rows = [["top_p"], [("different stories of 200", "разных сказок из 200")[language]]]
-    found = {row["setting"]["top_p"]: row["distinct_texts"] for row in snapshot.json("generator/experiments.json")["rows"]
+    found = {row["setting"]["top_p"]: row for row in snapshot.json("generator/experiments.json")["rows"]
              if (row["what"], row["kind"]) == ("draws", "hedgehog") and row["setting"]["temperature"] == 1}
-    for top_p in sorted(found):
-        rows[0].append(plain(top_p, language))
-        rows[1].append(str(found[top_p]))
-    return table(rows)
+    return table([["top_p", ("different stories of 200", "разных сказок из 200")[language]],
+                  *([plain(top_p, language), str(found[top_p]["distinct_texts"])] for top_p in sorted(found))])
 
 
 # ------------------------------------------------------------------------------------------------------------- beams
@@ -212,7 +209,7 @@ def candidates_table(snapshot: Snapshot, setting: dict, language: int) -> str:
     return table(rows)
 
 
-# ------------------------------------------------------------------------------------------------ decoder and speed
+# ------------------------------------------------------------------- decoder and speed, whose pages are in English only
 
 
 def evaluation_table(snapshot: Snapshot, language: int) -> str:

@@ -75,18 +75,18 @@ def filled(page: str, snapshot: Snapshot, language: int) -> str:
     return PART.sub(lambda match: match[1] + part(match[2], snapshot, language) + match[3], page)
 
 
-def filled_pages(snapshot: Snapshot, root: Path = ROOT) -> dict[Path, str]:
-    """All documents as they should be: path -> text."""
-    return {root / name: filled((root / name).read_text("utf-8"), snapshot, language) for name, language in PAGES.items()}
+def filled_pages(snapshot: Snapshot, root: Path = ROOT) -> dict[str, str]:
+    """All documents below `root` as they should be: name -> text."""
+    return {page: filled((root / page).read_text("utf-8"), snapshot, language) for page, language in PAGES.items()}
 
 
-def write_pages(pages: dict[Path, str]) -> None:
+def write_pages(pages: dict[str, str], root: Path = ROOT) -> None:
     """Write the documents that have changed, and say what became of each."""
-    for path, text in pages.items():
-        changed = path.read_text("utf-8") != text
+    for page, text in pages.items():
+        changed = (root / page).read_text("utf-8") != text
         if changed:
-            write_text(path, text)
-        print(f"{path.relative_to(ROOT)} {'is filled anew' if changed else 'was up to date'}")
+            write_text(root / page, text)
+        print(f"{page} {'is filled anew' if changed else 'was up to date'}")
 
 
 def main() -> None:

@@ -27,9 +27,9 @@ import torch
 from torch import Tensor
 
 TEMPERATURES = dict(zip((setting["temperature"] for setting in SETTINGS), (BLUE, GREEN, GREY, "black", ORANGE), strict=True))
-TICKS = (0, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10)  # of a temperature axis
+TICKS = (0, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10)  # of the temperature axis of the trade-off
 TOP_P = 0.9
-LEAST = 1e-6  # probability that is shown
+LEAST = 1e-6  # the lowest probability that is shown
 NAMED_TOKENS = 6  # of a distribution
 SHOWN_STEPS = 120  # of a text
 
@@ -38,7 +38,7 @@ SHOWN_STEPS = 120  # of a text
 
 
 def curve(rows: list[dict], kind: str, top_p: float, figure: str) -> list[tuple[float, float, float, float]]:
-    """(temperature, value, low, high) of one figure, by rising temperature. Raises InputError where there are none."""
+    """(temperature, value, low, high) of one figure, by rising temperature. Raises InputError where there is none."""
     found = [(row["setting"]["temperature"], *(row[figure][key] for key in ("value", "low", "high"))) for row in rows
              if row["what"] == "draws" and row["kind"] == kind and row["setting"]["top_p"] == top_p]  # fmt: skip
     if not found:
@@ -118,7 +118,7 @@ def draw_step(loaded: Loaded, prompt: str, word: str, path: Path) -> None:
         axis.plot(range(kept, shown + 1), probs[kept - 1:shown], color=colour, linewidth=1, linestyle=":")
         axis.plot(kept, probs[kept - 1], "o", color=colour, label=f"T = {temperature:g}: {kept} kept")
     names = [token_name(loaded.tokenizer, token) for token in logits[0].topk(NAMED_TOKENS).indices.tolist()]
-    piece = "" if names[0] == word else f'; "{names[0]}" is the first piece of "{word}"'
+    piece = f'; "{names[0]}" is the first piece of "{word}"' if word.startswith(names[0]) and word != names[0] else ""
     axis.set(xscale="log", yscale="log", ylim=(LEAST, 2), ylabel="probability", xlabel="rank of the token, the likeliest first",
              title=f"The first token of the story at five temperatures{piece}")
     top = axis.secondary_xaxis("top")
@@ -206,7 +206,7 @@ def main() -> None:
         args = parser.parse_args()
         folder = model_folder(args.results, args.model)
         loaded = load_model(args.model, args.device, args.dtype)
-        rows = read_results(folder / "experiments.json", loaded.identity)["rows"]
+        rows = read_results(folder / "experiments.json", loaded.identity).get("rows", [])
         greedy = result_of(folder / "task1_greedy.json", loaded.identity)
         sampled = result_of(folder / "task2_sampling.json", loaded.identity)
         by_temperature = [result_of(folder / "task3_temperature.json", loaded.identity, temperature=temperature)

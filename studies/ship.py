@@ -9,7 +9,7 @@ document filled in memory, before the first file is written.
 
 from pathlib import Path
 
-from support.errors import InputError, one_line_errors
+from support.errors import ROOT, InputError, one_line_errors
 
 from models.loading import CHECKPOINT, revision
 from studies.doc_tables import SHIPPED, Snapshot
@@ -35,23 +35,23 @@ def check_weights(files: list[Path], weights: str) -> None:
     for path in files:
         if path.suffix == ".json":
             model = read_json(path).get("model")  # a training benchmark names none
-            if model is not None and model["revision"] != weights:
+            if model is not None and model.get("revision") != weights:
                 raise InputError(f"{path} was written by other weights than those in checkpoint/: run its script again")
 
 
-def ship(folder: Path, shipped: Path) -> None:
-    """Copy a model's results into the snapshot, and fill the documents from it. Raises InputError."""
+def ship(folder: Path, shipped: Path = SHIPPED, root: Path = ROOT) -> None:
+    """Copy the results in a model's folder into the snapshot, and fill the documents below `root`. Raises InputError."""
     files = results_to_ship(folder)
     if folder.name == "generator":
         check_weights(files, revision(CHECKPOINT))
-    pages = filled_pages(Snapshot(shipped, {f"{folder.name}/{path.name}": path for path in files}))
+    pages = filled_pages(Snapshot(shipped, {f"{folder.name}/{path.name}": path for path in files}), root)
     target = shipped / folder.name
     make_folder(target)
     for path in files:
         content = path.read_bytes()
         write_aside(target / path.name, lambda aside, content=content: aside.write_bytes(content))
     print(f"{len(files)} files shipped to {target}")
-    write_pages(pages)
+    write_pages(pages, root)
 
 
 def main() -> None:
@@ -61,7 +61,7 @@ def main() -> None:
                             help="whose results: the name that the scripts were given (default: %(default)s)")
         add_results_flag(parser)
         args = parser.parse_args()
-        ship(model_folder(args.results, args.model), SHIPPED)
+        ship(model_folder(args.results, args.model))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Fixtures that several test files share: a prompt, a model folder, running a script in this process."""
 
 import runpy
+import signal
 import sys
 
 from data.tokenizer import make_tokenizer
@@ -67,3 +68,18 @@ def folder(decoder, tmp_path):
     """That decoder's checkpoint."""
     decoder.save_checkpoint(tmp_path / "checkpoint")
     return tmp_path / "checkpoint"
+
+
+@pytest.fixture
+def signals():
+    """Restores the test run's handlers of signals, which a training replaces."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def no_curve(monkeypatch):
+    """Trainings draw no curve: that would be most of the time of a small one, and has tests of its own."""
+    monkeypatch.setattr("training.metrics.Metrics.draw", lambda self: None)

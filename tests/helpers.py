@@ -139,9 +139,9 @@ def story_tokenizer():
 
 def random_blocks(n_blocks):
     """Blocks of 1 to 38 inputs, each a document of its own, in memory."""
-    import numpy as np
-
     from data.blocks import TokenBlocks
+
+    import numpy as np
 
     lengths = np.random.default_rng(0).integers(2, 40, n_blocks)
     ends = lengths.cumsum()

@@ -512,6 +512,8 @@ def test_a_paste_of_several_lines_is_one_message_and_the_history_is_kept(termina
     assert json.loads(Path(tmp_path, "again.json").read_text("utf-8"))[1]["content"] == "first line\nsecond line"
 
     child.expect(PROMPT)
+    child.send("half a li")
+    child.expect("half a li")  # so the prompt is all there
     echoes = termios.tcgetattr(child.child_fd)[3] & termios.ECHO
     child.kill(signal.SIGTERM)
     child.expect(r"\x1b\[\?2004l")

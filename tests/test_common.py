@@ -17,7 +17,6 @@ from common import (
     make_row,
     write_one,
 )
-from support.results import markdown
 from task1_greedy import greedy
 from task2_sampling import sample
 from task3_temperature import sample_at_temperature
@@ -162,31 +161,6 @@ def test_each_script_writes_the_exercises_settings(script, runs, run_script, tmp
         assert best["text"] == run["text"]
 
 
-def test_the_results_name_what_wrote_them(run_script, tmp_path):
-    run_script("task1_greedy.py", "--prompt", "json")
-    content = saved(tmp_path, "task1_greedy")
-    assert set(content["versions"]) == {"python", "torch", "transformers", "tokenizers"}
-    assert content["command"].startswith("python task1_greedy.py ") and content["command"].endswith("--prompt json")
-    assert {"device", "dtype", "threads", "seed", "seconds"} < set(content)
-
-
-def test_the_page_is_derived_from_the_results(run_script, tmp_path):
-    run_script("task5_beam.py")
-    page = (tmp_path / "results" / "tiny" / "task5_beam.md").read_text()
-    assert page == markdown(saved(tmp_path, "task5_beam"), "task5_beam")
-
-
-def test_some_settings_replace_just_their_runs(run_script, tmp_path):
-    run_script("task4_nucleus.py")
-    before = saved(tmp_path, "task4_nucleus")["runs"]
-    run_script("task4_nucleus.py", "--temperature", "0.5", "--top-p", "0.9", "--seed", "3", "--prompt", "json")
-    after = saved(tmp_path, "task4_nucleus")["runs"]
-    changed = [old["parameters"] for old, new in zip(before, after, strict=True) if old["seed"] != new["seed"]]
-    assert changed == [{"temperature": 0.5, "top_p": 0.9}]
-    run_script("task4_nucleus.py", "--temperature", "0.7", "--prompt", "json")
-    assert [run["parameters"]["top_p"] for run in saved(tmp_path, "task4_nucleus")["runs"][8:]] == [0.9, 0.15]
-
-
 def test_the_same_seed_writes_the_same_texts(run_script, tmp_path):
     texts = []
     for seed in ("1", "1", "2"):
@@ -204,30 +178,6 @@ def test_a_fresh_process_writes_the_same_texts(run_script, model_folder, tmp_pat
     here, fresh = (json.loads((tmp_path / place / model_folder.name / "task4_nucleus.json").read_text("utf-8"))["runs"]
                    for place in ("results", "fresh"))
     assert [run["token_ids"] for run in here] == [run["token_ids"] for run in fresh]
-
-
-def test_another_model_starts_the_file_anew(run_script, tmp_path):
-    """Bug: the texts of the other model were lost, or of the same one under another version of Python."""
-    run_script("task1_greedy.py")
-    path = tmp_path / "results" / "tiny" / "task1_greedy.json"
-    for number in (1, 2):
-        before = path.read_text().replace("sha256:", "other:")
-        path.write_text(before)
-        _, _, errors = run_script("task1_greedy.py", "--prompt", "json")
-        assert f"was written with other model: kept as task1_greedy.old{number}, starting anew" in errors
-        assert [run["prompt"] for run in saved(tmp_path, "task1_greedy")["runs"]] == ["json"]
-        assert path.with_suffix(f".old{number}").read_text() == before
-
-
-@pytest.mark.parametrize("content", ["{", "[]", '{"runs": [{}]}', '{"runs": null}', '{"runs": {}}', "[" * 100_000, "\0"])
-def test_a_corrupt_results_file_is_kept_aside(content, run_script, tmp_path):
-    """Bug: `"runs": {}` was a traceback once the work was done, and so many brackets at once."""
-    folder = tmp_path / "results" / "tiny"
-    folder.mkdir(parents=True)
-    (folder / "task1_greedy.json").write_text(content)
-    code, _, errors = run_script("task1_greedy.py", "--prompt", "json")
-    assert code == 0 and "corrupt" in errors and len(saved(tmp_path, "task1_greedy")["runs"]) == 1
-    assert (folder / "task1_greedy.old1").read_text() == content
 
 
 def test_an_output_that_is_full_is_one_line(tmp_path):

@@ -1,8 +1,9 @@
-"""evaluate_generator.py: what counts as a kept hero and a repeated sentence."""
+"""evaluate_generator.py: what counts as a kept hero and a repeated sentence, and what follows from the texts."""
 
-from evaluate_generator import keeps_hero, most_repeated, summarize
-
-from corpus.stories import Hero
+import evaluate_generator
+from data.corpus.judging import keeps_hero
+from data.corpus.stories import Hero
+from evaluate_generator import most_repeated, summarize
 
 
 def test_a_hero_is_kept_only_as_whole_words_at_both_ends():
@@ -27,9 +28,7 @@ def test_the_summary_follows_from_the_rows():
 
 
 def test_an_empty_answer_is_a_row_like_any_other(monkeypatch):
-    """A model that ends at once broke the evaluation of all others."""
-    import evaluate_generator
-
+    """A model that ended one text at once once broke the whole evaluation."""
     monkeypatch.setattr(evaluate_generator, "respond", lambda *_, **__: ("", True))
-    (row,) = evaluate_generator.evaluate_stories(None, 1)
-    assert row["first_sentence"] == "" and not row["kept"]
+    (story,) = evaluate_generator.evaluate_stories(None, 1)
+    assert story["first_sentence"] == "" and not story["kept"]

@@ -1,4 +1,4 @@
-"""What changes the weights in a training: Muon for the matrices inside the blocks, AdamW for all else.
+"""The optimizers of a transformer: Muon for the matrices inside the blocks, AdamW for all else.
 
 Sources: Muon, Jordan et al. 2024 (https://kellerjordan.github.io/posts/muon/); its polynomials, Amsel et al. 2025 ("The
 Polar Express"), section 3; the size of its updates, Liu et al. 2025 ("Muon is Scalable for LLM Training"), section 2.2;
@@ -10,10 +10,10 @@ from collections import defaultdict
 import torch
 from torch import Tensor, nn
 
-# (a, b, c) of a s + b s³ + c s⁵, which brings singular values s near to 1: of all such polynomials the one whose largest
-# distance from 1 is smallest, the first over 1/300 to 1.05 of the bound that they are divided by, each other over what the
-# one before leaves, and 6 % above for rounding. They end between 0.76 and 1.24, in bfloat16 a little lower; what began below
-# 1/300 ends lower still.
+# (a, b, c) of the polynomials a s + b s³ + c s⁵ that bring a matrix's singular values s near to 1, one after the other. Each
+# is the one whose largest distance from 1 over an interval is smallest: the first over [1/300, 1.05], where 1 stands for an
+# upper bound of the singular values, every later one over the range of the one before, with 6 % above it for rounding. The
+# values end between 0.76 and 1.24, in bfloat16 a little lower; those that began below 1/300 end lower still.
 POLYNOMIALS = (
     (7.9773, -21.3682, 14.3648),
     (3.8178, -2.5344, 0.4272),
@@ -25,8 +25,8 @@ POLYNOMIALS = (
 class Muon(torch.optim.Optimizer):
     """Moves each matrix along the orthogonal matrix nearest to its averaged gradient.
 
-    As `torch.optim.Muon(..., adjust_lr_fn="match_rms_adamw")`, but with polynomials of its own, and all matrices of one shape,
-    or its transpose, at once: torch steps matrix by matrix, in products too small to occupy two cores.
+    It is `torch.optim.Muon(..., adjust_lr_fn="match_rms_adamw")`, but with polynomials of its own, and with one product for
+    all matrices of a shape, or its transpose: torch's goes matrix by matrix, in products too small to occupy two cores.
     """
 
     def __init__(self, matrices: list[nn.Parameter], lr: float = 1e-3, weight_decay: float = 0.01, momentum: float = 0.95,
@@ -37,8 +37,9 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self) -> None:
-        """Every matrix W: M <- momentum M + (1 - momentum) G, W <- (1 - lr decay) W - 0.2 lr √max(rows, columns) O,
-        where O is the orthogonal matrix nearest to momentum M + (1 - momentum) G (Nesterov's step)."""
+        """Every matrix W with gradient G: M <- momentum M + (1 - momentum) G, then
+        W <- (1 - lr decay) W - 0.2 lr √max(rows, columns) O, where O is the orthogonal matrix nearest to
+        momentum M + (1 - momentum) G (Nesterov's step). A matrix without gradient stays as it is."""
         for group in self.param_groups:
             alike = defaultdict(list)
             for matrix in group["params"]:
@@ -52,7 +53,7 @@ class Muon(torch.optim.Optimizer):
                     lying(matrix).add_(update, alpha=-0.2 * group["lr"] * columns**0.5)
 
     def direction(self, matrix: nn.Parameter, momentum: float) -> Tensor:
-        """What the matrix is to move along, before it is made orthogonal."""
+        """The averaged gradient that the matrix moves along, before it is made orthogonal."""
         state = self.state[matrix]
         if not state:
             state["momentum_buffer"] = torch.zeros_like(matrix)
@@ -61,7 +62,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def lying(matrix: Tensor) -> Tensor:
-    """The matrix itself, or a tall one's transpose."""
+    """The matrix itself, or the transpose of one that has more rows than columns."""
     return matrix.mT if matrix.shape[0] > matrix.shape[1] else matrix
 
 
@@ -88,9 +89,9 @@ def multiplier(gram: Tensor, a: float, b: float, c: float) -> Tensor:
 
 
 def make_optimizers(model: nn.Module, dtype: torch.dtype) -> list[torch.optim.Optimizer]:
-    """The optimizers of a GeneratorTransformer that computes in `dtype`.
+    """The two optimizers of a Transformer that computes in `dtype`: Muon for its blocks' matrices, AdamW for the rest.
 
-    Muon's updates are of the size of AdamW's, so one learning rate serves both.
+    Muon's updates are as large as AdamW's, so one learning rate serves both.
     """
     matrices = [weight for weight in model.model.layers.parameters() if weight.ndim == 2]
     inside = set(map(id, matrices))

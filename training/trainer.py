@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm import tqdm
 
-Batch = tuple[Tensor, ...]  # the first holds the inputs
+Batch = tuple[Tensor, ...]  # the first holds the inputs, one element for each token
 WARMUP, DECAY = 0.02, 0.5  # shares of a training: the learning rate rises, stays, and falls to zero
 PROGRESS = ("step", "best", "seconds", "losses")
 

@@ -1,89 +1,82 @@
 """Decoding speed beside `transformers.generate`: the same weights, prompts and lengths, in turn in one process.
 
-    python benchmarks/decoding.py
-    python benchmarks/decoding.py --model FOLDER --new-tokens 32 --rounds 1 --dtype bfloat16
+    python -m studies.benchmarks.decoding
+    python -m studies.benchmarks.decoding --model FOLDER --new-tokens 32 --rounds 1 --dtype bfloat16
 
-Times a single greedy stream, eight sampled rows, and the five tasks' runs, which ours does as one batch per prompt and
-`generate` one call per run. No text ends before its length. Prints, and writes to results/<model>/decoding_speed_<dtype>.json,
-the medians and the ratios, theirs over ours: above 1 ours is faster.
+Times a single greedy stream, eight sampled rows, and the five tasks' texts, which ours writes as one batch per prompt and
+`generate` in one call per text. No text ends before its length. Prints the medians and the ratios, theirs over ours (above
+1 ours is faster), and writes them to results/<model>/decoding_speed_<dtype>.json.
 """
 
-import argparse
 import json
 import statistics
-import sys
 import time
-from pathlib import Path
+from collections.abc import Callable, Sequence
+
+from support.errors import InputError, one_line_errors
+
+import task2_sampling
+import task3_temperature
+import task4_nucleus
+import task5_beam
+from common import PROMPTS, context_of, make_row, prompt_ids, token_by_token
+from models.loading import Loaded, find_folder, load_model
+from support.flags import COUNT, Parser, add_model_flags, add_results_flag, number
+from support.results import model_folder, run_facts, write_json
+from task1_greedy import greedy
 
 import torch
+from torch import Tensor, nn
 from tqdm import tqdm
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-import task2_sampling  # noqa: E402
-import task3_temperature  # noqa: E402
-import task4_nucleus  # noqa: E402
-import task5_beam  # noqa: E402
-from common import (  # noqa: E402
-    PROMPTS,
-    InputError,
-    add_model_flags,
-    add_results_flag,
-    find_folder,
-    load_model,
-    make_row,
-    one_line_errors,
-    prompt_ids,
-    save_figures,
-    setting_type,
-    token_by_token,
-)
-from task1_greedy import choose as choose_greedy  # noqa: E402
-
 NO_EOS = frozenset()
+SAMPLE_SETTINGS = [{}] * 3  # task 2's three samples
+DRAWN_SETTINGS = SAMPLE_SETTINGS + task3_temperature.SETTINGS + task4_nucleus.SETTINGS
 
 
-def our_rows(loaded, ids, choose, settings, new_tokens):
-    """The texts of some settings, one row each, in one batch."""
-    rows = [make_row(0, "speed", setting, number) for number, setting in enumerate(settings)]
+def our_rows(loaded: Loaded, ids: Tensor, choose: Callable[..., Tensor], settings: Sequence[dict], new_tokens: int) -> None:
+    """Write the texts of some settings, one row each, in one batch."""
+    rows = [make_row(0, "speed", setting, sample) for sample, setting in enumerate(settings)]
     unending = loaded._replace(eos_ids=NO_EOS)
-    for _ in token_by_token(choose)(unending, ids, rows, new_tokens, tick=lambda length: None):
+    for _ in token_by_token(choose)(unending, ids, rows, new_tokens, lambda length: None):
         pass
 
 
-def our_beams(loaded, ids, new_tokens):
+def our_beams(loaded: Loaded, ids: Tensor, new_tokens: int) -> None:
     """One search per number of beams: the length penalties share it."""
     for num_beams in dict.fromkeys(setting["num_beams"] for setting in task5_beam.SETTINGS):
         task5_beam.beam_search(loaded.model, ids, num_beams, NO_EOS, new_tokens)
 
 
-def our_tasks(loaded, prompts, new_tokens):
+def our_tasks(loaded: Loaded, prompts: list[Tensor], new_tokens: int) -> None:
+    """Every text of the five tasks."""
     for ids in prompts:
-        our_rows(loaded, ids, choose_greedy, [{}], new_tokens)
-        our_rows(loaded, ids, task2_sampling.choose, [{}] * 3, new_tokens)
-        our_rows(loaded, ids, task3_temperature.choose, task3_temperature.SETTINGS, new_tokens)
-        our_rows(loaded, ids, task4_nucleus.choose, task4_nucleus.SETTINGS, new_tokens)
+        our_rows(loaded, ids, greedy, [{}], new_tokens)
+        our_rows(loaded, ids, task2_sampling.sample, SAMPLE_SETTINGS, new_tokens)
+        our_rows(loaded, ids, task3_temperature.sample_at_temperature, task3_temperature.SETTINGS, new_tokens)
+        our_rows(loaded, ids, task4_nucleus.sample_from_nucleus, task4_nucleus.SETTINGS, new_tokens)
         our_beams(loaded, ids, new_tokens)
 
 
-def generate(model, ids, new_tokens, **settings):
-    """transformers' own, with nothing of a generation config in its way and no end before the length."""
+def generate(model: nn.Module, ids: Tensor, new_tokens: int, **settings: float) -> None:
+    """transformers' own loop, with nothing of a generation config in its way and no end before the length."""
     ids = ids.to(model.device)
     model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=new_tokens, eos_token_id=None, pad_token_id=0,
                    **{"do_sample": False, "top_k": 0, "top_p": 1.0, "temperature": 1.0, **settings})  # fmt: skip
 
 
-def their_tasks(model, prompts, new_tokens):
+def their_tasks(model: nn.Module, prompts: list[Tensor], new_tokens: int) -> None:
+    """The same texts, one call each."""
     for ids in prompts:
         generate(model, ids, new_tokens)
-        for setting in [{}] * 3 + task3_temperature.SETTINGS + task4_nucleus.SETTINGS:
+        for setting in DRAWN_SETTINGS:
             generate(model, ids, new_tokens, do_sample=True, **setting)
         for setting in task5_beam.SETTINGS:
             generate(model, ids, new_tokens, **setting)
 
 
-def open_theirs(name, device, dtype):
+def open_theirs(name: str, device: str, dtype: str) -> nn.Module:
+    """The same model, opened by transformers, without its generation config."""
     from transformers import AutoModelForCausalLM, GenerationConfig
 
     model = AutoModelForCausalLM.from_pretrained(find_folder(name), dtype=getattr(torch, dtype)).to(device).eval()
@@ -91,47 +84,59 @@ def open_theirs(name, device, dtype):
     return model
 
 
-def seconds(work) -> float:
+def works(loaded: Loaded, theirs: nn.Module, prompts: list[Tensor], new: int) -> dict[str, tuple[Callable, Callable]]:
+    """What is timed: (ours, theirs) by name."""
+    story = prompts[0]
+    return {
+        "one greedy stream": (
+            lambda: our_rows(loaded, story, greedy, [{}], new),
+            lambda: generate(theirs, story, new)),
+        "eight sampled rows": (
+            lambda: our_rows(loaded, story, task2_sampling.sample, [{}] * 8, new),
+            lambda: generate(theirs, story, new, do_sample=True, num_return_sequences=8)),
+        "the five tasks": (
+            lambda: our_tasks(loaded, prompts, new),
+            lambda: their_tasks(theirs, prompts, new)),
+    }  # fmt: skip
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """The wall time of a call."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
+def compare(name: str, pair: tuple[Callable, Callable], rounds: int) -> dict:
+    """The medians of a pair, timed in turn, and the median ratio."""
+    if name != "the five tasks":
+        [work() for work in pair]  # once unmeasured, to warm up
+    times = [[seconds(work) for work in pair] for _ in tqdm(range(rounds), desc=name)]
+    ours, theirs = (statistics.median(column) for column in zip(*times, strict=True))
+    ratio = statistics.median(b / a for a, b in times)
+    return {"work": name, "seconds": [round(ours, 3), round(theirs, 3)], "ratio": round(ratio, 2)}
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--new-tokens", type=setting_type("max_new_tokens"), default=128, help="(%(default)s)")
-    parser.add_argument("--rounds", type=setting_type("samples"), default=5, help="of which the median counts (%(default)s)")
-    add_model_flags(parser)
-    add_results_flag(parser)
-    args = parser.parse_args()
     with one_line_errors():
+        parser = Parser(__doc__)
+        parser.add_argument("--new-tokens", type=number(COUNT), default=128, metavar="N", help="(default: %(default)s)")
+        parser.add_argument("--rounds", type=number(COUNT), default=5, metavar="N",
+                            help="of which the median counts (default: %(default)s)")  # fmt: skip
+        add_model_flags(parser)
+        add_results_flag(parser)
+        args = parser.parse_args()
         loaded, theirs = load_model(args.model, args.device, args.dtype), open_theirs(args.model, args.device, args.dtype)
-        prompts, new = [prompt_ids(loaded.tokenizer, name) for name in PROMPTS], args.new_tokens
-        story, context = prompts[0], theirs.config.max_position_embeddings
-        if max(ids.shape[1] for ids in prompts) + new > context:
-            raise InputError(f"prompt and new tokens do not fit the context of {context}")
-        works = {
-            "one greedy stream": (
-                lambda: our_rows(loaded, story, choose_greedy, [{}], new),
-                lambda: generate(theirs, story, new)),
-            "eight sampled rows": (
-                lambda: our_rows(loaded, story, task2_sampling.choose, [{}] * 8, new),
-                lambda: generate(theirs, story, new, do_sample=True, num_return_sequences=8)),
-            "the five tasks": (
-                lambda: our_tasks(loaded, prompts, new),
-                lambda: their_tasks(theirs, prompts, new)),
-        }  # fmt: skip
+        prompts = [prompt_ids(loaded.tokenizer, name) for name in PROMPTS]
+        if max(ids.shape[1] for ids in prompts) + args.new_tokens > context_of(theirs):
+            raise InputError(f"prompt and new tokens do not fit the context of {context_of(theirs)}")
         rows = []
-        for name, pair in works.items():
-            if name != "the five tasks":
-                [work() for work in pair]  # once unmeasured, to warm up
-            times = [[seconds(work) for work in pair] for _ in tqdm(range(args.rounds), desc=name)]
-            ours, other = (statistics.median(column) for column in zip(*times, strict=True))
-            ratio = statistics.median(b / a for a, b in times)
-            rows.append({"work": name, "seconds": [round(ours, 3), round(other, 3)], "ratio": round(ratio, 2)})
+        for name, pair in works(loaded, theirs, prompts, args.new_tokens).items():
+            rows.append(compare(name, pair, args.rounds))
             print(json.dumps(rows[-1]), flush=True)
-        content = {"model": loaded.identity, "new_tokens": new, "rounds": args.rounds, "first": "ours", "rows": rows}
-        save_figures(args, f"decoding_speed_{args.dtype}.json", content)
+        write_json(model_folder(args.results, args.model) / f"decoding_speed_{args.dtype}.json", {
+            **run_facts(args.device, args.dtype), "model": loaded.identity, "new_tokens": args.new_tokens,
+            "rounds": args.rounds, "first": "ours", "rows": rows})  # fmt: skip
 
 
 if __name__ == "__main__":

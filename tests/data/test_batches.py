@@ -8,6 +8,16 @@ import pytest
 import torch
 
 
+@pytest.mark.parametrize(("batch_tokens", "expected"), [(100, [[0], [1, 2]]), (3, [[0], [1], [2]])])
+def test_an_epoch_of_three_blocks_by_hand(batch_tokens, expected):
+    """By hand: blocks of 3, 1 and 2 inputs, sorted by length, are 1 (1 input), 2 (2), 0 (3). With at most two to a batch:
+    [1, 2], padded to 2 * 2 = 4 tokens, and [0]. With at most 3 tokens to a batch, 4 are too many, so each is alone.
+    The batches come in an order that is drawn.
+    """
+    order = epoch_batches(np.array([3, 1, 2]), batch_size=2, batch_tokens=batch_tokens, seed=0, epoch=0)
+    assert sorted(batch.tolist() for batch in order) == expected
+
+
 def test_an_epoch_is_a_seeded_permutation_with_little_padding():
     lengths = random_blocks(5000).lengths
     order = epoch_batches(lengths, 8, 10**6, seed=0, epoch=0)
@@ -44,6 +54,8 @@ def test_processes_share_each_batch():
 
 
 def test_collate_pads_on_the_right():
+    """By hand: of 5 6 7 8 with two ids of context the inputs are 5 6 7 and the targets 6 7 8, of which 6 is only context; of
+    5 9 they are 5 and 9, padded to three."""
     input_ids, targets = collate([(torch.tensor([5, 6, 7, 8]), 2), (torch.tensor([5, 9]), 1)])
     assert input_ids.tolist() == [[5, 6, 7], [5, 0, 0]]
     assert targets.tolist() == [[IGNORED, 7, 8], [9, IGNORED, IGNORED]]

@@ -6,17 +6,20 @@ import re
 import unicodedata
 from pathlib import Path
 
-from generator import GeneratorConfig, GeneratorTransformer
+from data.corpus import training_documents
+from data.tokenizer import CONTROL_TOKENS, UNKNOWN, id_count, make_tokenizer, train_bpe
+from models.checkpoint import save_checkpoint
+from models.transformer import Transformer, TransformerConfig
+from tests.helpers import ROOT
 
 import pytest
-from corpus import training_documents
+import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from tokenizer import CONTROL_TOKENS, UNKNOWN, id_count, make_tokenizer
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer
 
-QWEN = Path(__file__).parents[2] / "shared/data/qwen2.5-tokenizer"
+QWEN = ROOT.parent / "shared" / "data" / "qwen2.5-tokenizer"
 KINDS = ("bpe", "char", "word")
 TRICKY = [
     "", " ", "\n",
@@ -25,7 +28,7 @@ TRICKY = [
     "\x00\x01\x1f\x7f\u200b\u2028\ufeff\ufffd", "e\u0301 É ﬁ ½ ² ٣ ৩",
     "日本語とHànzì", "\U0010ffff", "don't can't 'tis",
     "McDonald's iPhone USA \"Sonic\" (Sonic) 1,000.50$", "İstanbul ǅ ß ẞ",
-]  # fmt: skip
+]
 quick = settings(max_examples=150, deadline=None, derandomize=True)
 any_text = st.text(st.characters(exclude_categories=["Cs"]))
 
@@ -48,9 +51,9 @@ def bpe(tokenizers):
 def checkpoint_tokenizer(bpe, tmp_path_factory):
     """AutoTokenizer's for a whole checkpoint, whose config.json says qwen2."""
     folder = tmp_path_factory.mktemp("checkpoint")
-    config = GeneratorConfig(vocab_size=700, hidden_size=8, intermediate_size=8, num_hidden_layers=1,
-                             num_attention_heads=2, bos_token_id=0, eos_token_id=2)  # fmt: skip
-    GeneratorTransformer(config, bpe).save_checkpoint(folder)
+    config = TransformerConfig(vocab_size=700, hidden_size=8, intermediate_size=8, num_hidden_layers=1,
+                               num_attention_heads=2, bos_token_id=0, eos_token_id=2)
+    save_checkpoint(Transformer(config, bpe), folder, torch.float32)
     return AutoTokenizer.from_pretrained(folder)
 
 
@@ -59,6 +62,18 @@ def ids(tokenizer, text):
 
 
 # ------------------------------------------------------------------------------------------------------------ bpe
+
+
+def test_three_merges_by_hand():
+    """Oracle: Sennrich et al. 2016, section 3.2, algorithm 1: the most frequent pair of symbols becomes a symbol.
+
+    By hand: "low low lower" is cut into "low", " low" and " lower"; a space is written as Ġ. The pairs l+o and o+w occur
+    three times each, and the one whose symbols have the lower ids comes first: lo. Now lo+w occurs three times: low. Then
+    Ġ+low twice, all others once: Ġlow. The three follow the 3 control tokens and the 256 bytes: ids 259, 260, 261.
+    """
+    tokenizer = train_bpe(["low low lower"], 3 + 256 + 3)
+    assert [tokenizer.id_to_token(i) for i in (259, 260, 261)] == ["lo", "low", "Ġlow"]
+    assert tokenizer.encode("lower low").tokens == ["low", "e", "r", "Ġlow"]
 
 
 @pytest.mark.parametrize("text", TRICKY)
@@ -70,7 +85,7 @@ def test_bpe_gives_back_tricky_texts(bpe, text):
 @quick
 @given(text=any_text)
 def test_bpe_gives_back_any_text(bpe, text):
-    """Byte-level: there is no text that it cannot hold."""
+    """Byte-level: every text can be written with it."""
     assert bpe.decode(ids(bpe, text), skip_special_tokens=False) == text
 
 
@@ -99,7 +114,7 @@ def test_a_name_is_the_same_ids_wherever_it_stands(bpe, name):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_control_tokens_are_single_ids(tokenizers, kind):
-    """The frame of a request, and the EOS, whatever stands beside them; plain decoding leaves them out."""
+    """The frame of a request, and the EOS, whatever is next to them; plain decoding leaves them out."""
     tokenizer = tokenizers[kind]
     assert [ids(tokenizer, token) for token in CONTROL_TOKENS] == [[0], [1], [2]]
     a, line_end = ids(tokenizer, "a"), ids(tokenizer, "\n")
@@ -109,7 +124,7 @@ def test_control_tokens_are_single_ids(tokenizers, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_text_of_the_training_comes_back(tokenizers, kind):
-    """Known characters and words lose nothing, not even spaces and line ends."""
+    """Of known characters and words nothing is lost, including spaces and line ends."""
     text = "Transfer 100.50 rubles to"
     assert tokenizers[kind].decode(ids(tokenizers[kind], text)) == text
     for document in documents(20):
@@ -131,7 +146,7 @@ def test_ids_are_always_in_range(tokenizers, kind, text):
 @pytest.mark.parametrize(("kind", "text", "count"), [
     ("char", "Ж", 1), ("char", "ЖЫ", 2), ("char", "\x00", 1), ("word", "quibblefax", 1),
     ("word", " Ёжик", 1), ("word", "☃☃", 2),
-])  # fmt: skip
+])
 def test_the_unknown_is_the_unknown_token(tokenizers, kind, text, count):
     """One unknown token for each character or word that training did not show."""
     unknown = tokenizers[kind].token_to_id(UNKNOWN)
@@ -140,7 +155,7 @@ def test_the_unknown_is_the_unknown_token(tokenizers, kind, text, count):
 
 @pytest.mark.parametrize(("kind", "size"), [
     ("bpe", 259), ("bpe", 400), ("char", 20), ("char", 700), ("word", 5), ("word", 700),
-])  # fmt: skip
+])
 def test_the_vocabulary_keeps_its_limit(kind, size):
     """The model's embedding is as large as was asked for: a token more would be an index error."""
     tokenizer = make_tokenizer(kind, documents(30), size)
@@ -162,7 +177,7 @@ def test_auto_tokenizer_opens_a_saved_tokenizer(tokenizers, kind, tmp_path):
 
 
 def test_auto_tokenizer_gives_a_checkpoints_ids_for_the_corpus(bpe, checkpoint_tokenizer):
-    """AutoTokenizer takes Qwen2's pre-tokenizer for a model of type qwen2; the merges of bpe must survive that."""
+    """AutoTokenizer uses Qwen2's pre-tokenizer for a model of type qwen2; our BPE must give the same ids with it."""
     for text in documents(200):
         assert checkpoint_tokenizer.encode(text, add_special_tokens=False) == ids(bpe, text)
 
@@ -176,7 +191,7 @@ def test_a_checkpoint_says_what_its_model_takes(checkpoint_tokenizer):
 @quick
 @given(text=any_text)
 def test_auto_tokenizer_gives_a_checkpoints_ids_for_any_nfc_text(bpe, checkpoint_tokenizer, text):
-    """Qwen2's tokenizer normalises to NFC and cuts 't off 'the (it might be don't), which ours does not: else the same ids."""
+    """Qwen2's tokenizer normalises to NFC and cuts 't off 'the (as in don't); ours does not. Otherwise the ids are the same."""
     text = unicodedata.normalize("NFC", text)
     assume(not re.search(r"'(?:[stmd]|re|ve|ll)", text, re.IGNORECASE))
     assert checkpoint_tokenizer.encode(text, add_special_tokens=False) == ids(bpe, text)
@@ -203,6 +218,7 @@ def test_our_own_saved_tokenizer_is_unchanged(bpe, tmp_path):
     assert again.get_vocab() == bpe.get_vocab()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not QWEN.is_dir(), reason="Qwen2.5's tokenizer is not here")
 def test_qwens_own_tokenizer_keeps_its_ids(tmp_path):
     """A real tokenizer of another maker."""
@@ -232,7 +248,7 @@ def test_a_vocabulary_that_cannot_hold_the_alphabet_is_a_one_line_value_error(ki
 
 
 def test_truncation_and_padding_saved_with_a_tokenizer_are_off(bpe, tmp_path):
-    """They silently dropped text, or trained on padding: a piece of a book is far longer than any such limit."""
+    """Bug: they silently dropped text, or trained on padding. A piece of a book is far longer than any such limit."""
     limited = Tokenizer.from_str(bpe.to_str())
     limited.enable_truncation(4)
     limited.enable_padding(length=64)
@@ -242,5 +258,5 @@ def test_truncation_and_padding_saved_with_a_tokenizer_are_off(bpe, tmp_path):
 
 
 def test_ids_with_a_gap_all_get_an_embedding():
-    """The vocabulary's size was taken for the highest id: a foreign file with a gap then ran out of range."""
+    """Bug: the vocabulary's size was taken for the highest id, so the ids of a foreign file with a gap were out of range."""
     assert id_count(Tokenizer(models.WordLevel({"a": 0, "b": 7}, unk_token="a"))) == 8

@@ -1,17 +1,17 @@
-"""beam_tree.py: its tree against the search, brute force and whole forward passes; its picture as XML."""
+"""The tree of a beam search, against the search, brute force and whole forward passes; its picture as XML."""
 
 import itertools
 import sys
 import xml.etree.ElementTree as ET
 
+from studies import beam_tree
+from studies.beam_tree import PENALTIES, Box, Tree, columns, draw
+from studies.drawing import token_name
 from task5_beam import beam_search, rank
+from tests.helpers import PROMPT, brute_force_beams, random_model
 
-import beam_tree
 import pytest
 import torch
-from beam_tree import PENALTIES, Box, Tree, columns, draw
-from conftest import PROMPT, brute_force_beams, random_model
-from pictures import token_name
 
 SEARCHES = [(seed, num_beams) for seed in range(4) for num_beams in (1, 2, 4)]
 LIMIT = 6
@@ -39,6 +39,11 @@ def texts(path):
 
 @pytest.mark.parametrize(("seed", "num_beams"), SEARCHES)
 def test_the_ends_are_the_candidates_of_the_search(seed, num_beams, prompt):
+    """By hand, for two beams and EOS 0. The first token is 5 with probability 0.6 or 0 with 0.3: 0 ends at ln 0.3 = -1.204,
+    and 5 lives on at ln 0.6 = -0.511. If 0 then follows 5 with probability 0.8, that ends at -0.511 - 0.223 = -0.734. Two
+    have ended: the candidates are [0] at -1.204 and [5, 0] at -0.734, in this order, and no penalty of 0 or more lets the
+    first one win: at 1 the scores are -1.204 and -0.734 / 2 = -0.367.
+    """
     tree, found = tree_of(seed, num_beams), beam_search(random_model(seed, vocab=8), prompt, num_beams, {0}, LIMIT)
     assert [(ids_of(node), node.total, node.fate == "ended") for node in tree.ends] == [tuple(one) for one in found]
     for penalty in PENALTIES:
@@ -54,6 +59,11 @@ def test_the_comparison_above_sees_both_kinds_of_end():
 
 @pytest.mark.parametrize(("seed", "num_beams"), SEARCHES)
 def test_what_lives_at_each_step_is_what_brute_force_keeps(seed, num_beams):
+    """By hand, for two beams that stand at -0.5 and -1.0: the first offers tokens 3 and 0 (EOS) at -0.1 and -0.9, the second
+    4 and 6 at -0.2 and -0.3. The pool is 3 at -0.6, 4 at -1.2, 6 at -1.3, 0 at -1.4. The first two live on, so both parents
+    have children; had the first beam offered 0 at -0.1, it would have ended there, and 4 and 6 would live on: the beam
+    refills from the pool.
+    """
     tree, model = tree_of(seed, num_beams), random_model(seed, vocab=8)
     for step in range(1, len(tree.steps)):
         kept = brute_force_beams(model, PROMPT, num_beams, {0}, step)[1]
@@ -65,11 +75,12 @@ def test_what_lives_at_each_step_is_what_brute_force_keeps(seed, num_beams):
 
 @pytest.mark.parametrize(("seed", "num_beams"), SEARCHES[::2])
 def test_every_total_is_the_sum_over_one_forward_pass(seed, num_beams):
+    """By hand: tokens of probability 0.5 and 0.25 make a total of ln 0.5 + ln 0.25 = -0.693 - 1.386 = -2.079."""
     model = random_model(seed, vocab=8)
     for node in nodes(tree_of(seed, num_beams).root)[1:]:
         ids = ids_of(node)
         with torch.no_grad():
-            log_probs = model(torch.tensor([PROMPT + ids])).logits[0, len(PROMPT) - 1 : -1].double().log_softmax(-1)
+            log_probs = model(torch.tensor([PROMPT + ids])).logits[0, len(PROMPT) - 1:-1].double().log_softmax(-1)
         assert node.total == pytest.approx(log_probs[range(len(ids)), ids].sum().item(), abs=1e-4)
 
 
@@ -125,7 +136,7 @@ def test_the_picture_holds_the_tokens_whatever_their_text(num_beams, tmp_path):
 
 
 def test_the_script(model_folder, tmp_path, monkeypatch, capsys):
-    flags = ["beam_tree.py", "--model", str(model_folder), "--results", str(tmp_path)]
+    flags = ["studies/beam_tree.py", "--model", str(model_folder), "--results", str(tmp_path)]
     monkeypatch.setattr(beam_tree, "LIMITS", {"json": 4, "hedgehog": 3})
     monkeypatch.setattr(sys, "argv", [*flags, "--num-beams", "2"])
     beam_tree.main()

@@ -1,19 +1,20 @@
-"""html_page.py: the figures against plain forward passes, the characters put together, and no text that becomes markup."""
+"""The token page: figures against plain forward passes, characters put together, and no text that becomes markup."""
 
 import json
 import re
 import sys
 from html.parser import HTMLParser
 
-from common import CHECKPOINT, InputError, Loaded, load_model, open_tokenizer
-from task4_nucleus import nucleus_ids
+from support.errors import InputError
 
-import html_page
+from models.loading import CHECKPOINT, Loaded, load_model, open_tokenizer
+from studies import token_page
+from studies.token_page import TokenBytes, logits_along, text_figures, token_figures, whole_characters
+from task4_nucleus import nucleus
+from tests.helpers import PROMPT, Letters, random_model
+
 import pytest
 import torch
-from conftest import PROMPT, random_model
-from html_page import TokenBytes, logits_along, text_figures, whole_characters
-from test_experiments import Letters
 
 NASTY = '</script><img src=x onerror=alert(1)> <b>"\'&amp;\\ @DATA@ \x12\r\n\t\u2028\u202e Привет, 🦔!'
 CONTEXT = 12
@@ -32,8 +33,14 @@ def loaded(request):
 @pytest.mark.parametrize("parameters", [{}, {"temperature": 0.5}, {"temperature": 10.0, "top_p": 0.6},
                                         {"temperature": 0.7, "top_p": 0.01}, {"num_beams": 4, "length_penalty": 1.0}])
 def test_figures_within_the_context_and_beyond_it(loaded, parameters, monkeypatch):
-    """Oracle: for every token one forward pass over the tokens in sight, and a softmax. A piece ends within the text."""
-    monkeypatch.setattr(html_page, "PIECE", 6)
+    """Oracle: for every token one forward pass over the tokens in sight, and a softmax. A piece ends within the text.
+
+    By hand: the logits ln 1, ln 2, ln 3 at T = 0.5 have the probabilities 1/14, 4/14, 9/14 = 0.0714, 0.286, 0.643. A top_p
+    of 0.93 keeps 0.643 + 0.286 = 0.929 and drops the third.
+    """
+    by_hand = token_figures(torch.tensor([[1.0, 2.0, 3.0]]).log(), [1], {"temperature": 0.5, "top_p": 0.93})
+    assert by_hand == [[1, 0.286, 2, [[2, 0.643, 0], [1, 0.286, 0], [0, 0.0714, 1]]]]
+    monkeypatch.setattr(token_page, "PIECE", 6)
     ids = [5, 7, 2, 1, 9, 20, 25, 3, 3, 8, 11, 4, 6, 0]
     spans = text_figures(loaded, run_of(ids, **parameters), TokenBytes(loaded.tokenizer))
     assert [text for text, _ in spans] == [*Letters().decode(ids[:-1]), None]
@@ -45,9 +52,9 @@ def test_figures_within_the_context_and_beyond_it(loaded, parameters, monkeypatc
         assert probability == pytest.approx(expected[token].item(), rel=6e-3)
         assert [i for i, _, _ in alternatives] == expected.topk(6).indices.tolist()
         assert [p for _, p, _ in alternatives] == pytest.approx(expected.topk(6).values.tolist(), rel=6e-3)
-        nucleus = nucleus_ids(expected, parameters.get("top_p", 1.0)).tolist()
-        assert kept == (len(nucleus) if "top_p" in parameters else None)
-        assert [bool(dropped) for _, _, dropped in alternatives] == [i not in nucleus for i, _, _ in alternatives]
+        inside = nucleus(expected.log()[None], torch.tensor([[parameters.get("top_p", 1.0)]]).double())[0].isfinite()
+        assert kept == (inside.sum() if "top_p" in parameters else None)
+        assert [bool(dropped) for _, _, dropped in alternatives] == [not inside[i] for i, _, _ in alternatives]
 
 
 def test_a_text_of_one_token_and_a_prompt_that_fills_the_context():
@@ -67,15 +74,15 @@ def test_logits_that_are_not_numbers_are_refused():
 
 
 def test_what_has_no_probability_is_no_alternative():
-    """Near temperature 0 all but one token underflow; the chosen one is told even so."""
-    [[token, probability, kept, alternatives]] = html_page.token_figures(
+    """Near temperature 0 all probabilities but one underflow to 0; the chosen token is shown all the same."""
+    [[token, probability, kept, alternatives]] = token_figures(
         torch.tensor([[0.0, 5.0, 1.0]]), [2], {"temperature": 0.001, "top_p": 0.9})
     assert (token, probability, kept, alternatives) == (2, 0.0, 1, [[1, 1.0, 0]])
 
 
 @pytest.mark.parametrize("text", [NASTY, "Ёж 🦔👨‍👩‍👧 é\u0301 \ufffd", ""])
 def test_characters_split_over_tokens_are_put_together(text):
-    """The shipped tokenizer holds no Cyrillic letter and no emoji whole: each is bytes."""
+    """The shipped tokenizer has no token for a Cyrillic letter or an emoji: each is several bytes."""
     tokenizer = open_tokenizer(CHECKPOINT)
     names, ids = TokenBytes(tokenizer), tokenizer.encode(text, add_special_tokens=False)
     spans = whole_characters([names[i] for i in ids])
@@ -144,10 +151,11 @@ def results(model_folder, tmp_path):
 @pytest.fixture
 def run_page(model_folder, tmp_path, monkeypatch, capsys):
     def run():
-        monkeypatch.setattr(sys, "argv", ["html_page.py", "--model", str(model_folder), "--results", str(tmp_path / "results")])
+        flags = ["--model", str(model_folder), "--results", str(tmp_path / "results")]
+        monkeypatch.setattr(sys, "argv", ["studies/token_page.py", *flags])
         code = 0
         try:
-            html_page.main()
+            token_page.main()
         except SystemExit as stop:
             code = stop.code
         return code, capsys.readouterr().err
@@ -157,7 +165,7 @@ def run_page(model_folder, tmp_path, monkeypatch, capsys):
 def test_no_text_becomes_markup(results, run_page):
     assert run_page()[0] == 0
     html = (results / "texts.html").read_text("utf-8")
-    template = html_page.TEMPLATE.read_text("utf-8")
+    template = token_page.TEMPLATE.read_text("utf-8")
     assert html.count("</script>") == template.count("</script>")
     assert "<img" not in html and "<b>" not in html and "\u2028" not in html
     page = Tags(html)
@@ -182,6 +190,7 @@ def test_no_text_becomes_markup(results, run_page):
     assert beam["runs"][0]["spans"][-1][0] is not None  # cut off: no end mark
 
 
+@pytest.mark.slow
 def test_a_second_page_is_the_same(results, run_page):
     run_page()
     first = (results / "texts.html").read_bytes()

@@ -4,10 +4,11 @@ import signal
 import subprocess
 import sys
 
-import pytest
-
 from support.errors import InputError, first_line, one_line_errors
+
 from tests.helpers import ROOT
+
+import pytest
 
 SCRIPTS = sorted(path.relative_to(ROOT) for path in [*ROOT.glob("*.py"), *ROOT.glob("studies/**/*.py")]
                  if "__main__" in path.read_text("utf-8"))

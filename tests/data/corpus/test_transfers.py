@@ -6,20 +6,22 @@ import re
 from collections import Counter
 from decimal import Decimal
 
+from data.corpus.documents import JSON_MACHINE
+from data.corpus.names import reserved
+from data.corpus.phrases import FRAMES
+from data.corpus.transfers import CURRENCIES, LEGAL, TRADES, Transfer, held_out_transfer, training_transfer
+
 import pytest
-from corpus.chatml import JSON_MACHINE
-from corpus.names import reserved
-from corpus.transfers import CURRENCIES, FRAMES, LEGAL, TRADES, held_out_transfer, training_transfer
 
 NO_NAME = {*TRADES, *LEGAL, "&", "Sons", "Daughters"}  # the words of a company that are no name
 
-# An own reading of amounts, written without the writer's tables and functions.
+# A second reading of amounts, written without the corpus's own tables and functions.
 NUMBER_WORDS = {
     "a": 1, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10,
     "eleven": 11, "twelve": 12, "thirteen": 13, "fourteen": 14, "fifteen": 15, "sixteen": 16, "seventeen": 17,
     "eighteen": 18, "nineteen": 19, "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70,
     "eighty": 80, "ninety": 90, "hundred": 100, "thousand": 1000,
-}  # fmt: skip
+}
 WORD = r"\b(?:a(?= hundred| thousand)|" + "|".join(word for word in NUMBER_WORDS if word != "a") + r")\b"
 SPELLED = re.compile(rf"{WORD}(?:(?:-| and | )(?:{WORD}))*")
 DIGITS = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d\d?)?|\d{1,3}(?: \d{3})+(?:\.\d\d?)?|\d+(?:\.\d\d?)?")
@@ -108,6 +110,7 @@ def test_training_contains_nothing_reserved_and_not_the_exercise(training):
         assert transfer.request.lower().rstrip(".!") != "transfer 100 rubles and 50 kopeck to mike"
 
 
+@pytest.mark.slow
 def test_held_out_names_and_amounts_are_all_reserved(held_out):
     """Guards that held-out scores are about names and amounts that training cannot contain."""
     for transfer in held_out:
@@ -116,13 +119,21 @@ def test_held_out_names_and_amounts_are_all_reserved(held_out):
         assert reserved(transfer.sum), transfer
 
 
+@pytest.mark.slow
 def test_no_held_out_request_is_in_training(training, held_out):
     """Guards against the two sets sharing a request."""
     assert not {transfer.request for transfer in training} & {transfer.request for transfer in held_out}
 
 
+@pytest.mark.slow
 def test_the_json_has_the_exact_form_and_values(training, held_out):
-    """Guards the answer's format: key order, spacing, two decimals, a known code."""
+    """Guards the answer's format: key order, spacing, two decimals, a known code.
+
+    By hand, the exercise's own transfer: Mike, 100 rubles and 50 kopeck, RUB is
+    {"contractor": "Mike", "sum": 100.50, "currency": "RUB"}, the sum a number with two decimals.
+    """
+    mikes = Transfer("Transfer 100 rubles and 50 kopeck to Mike", "Mike", "100.50", "RUB")
+    assert mikes.json == '{"contractor": "Mike", "sum": 100.50, "currency": "RUB"}'
     for transfer in training + held_out:
         form = r'\{"contractor": "[^"\\]+", "sum": (0|[1-9]\d*)\.\d\d, "currency": "[A-Z]{3}"\}'
         assert re.fullmatch(form, transfer.json)
@@ -140,14 +151,22 @@ def test_a_document_asks_the_json_machine(training):
     assert f"user\n{training[0].request}<|im_end|>\n<|im_start|>assistant\n" in document.prompt
 
 
+@pytest.mark.slow
 def test_the_request_names_the_amount_of_the_json(training, held_out):
-    """Guards words, digits, separators and minor units against the writer's mistakes, by an independent reading."""
+    """Oracle: an independent reading of words, digits, separators and minor units.
+
+    By hand: "100 rubles and 50 kopeck" is 100 + 50 / 100 = 100.50, and "one thousand two hundred and five dollars" is
+    1 * 1000 + 2 * 100 + 5 = 1205.
+    """
+    assert amount_read(Transfer("Transfer 100 rubles and 50 kopeck to Mike", "Mike", "100.50", "RUB")) == Decimal("100.50")
+    assert amount_read(Transfer("pay Ann one thousand two hundred and five dollars", "Ann", "1205.00", "USD")) == 1205
     for transfer in training + held_out:
         assert amount_read(transfer) == Decimal(transfer.sum), transfer
 
 
+@pytest.mark.slow
 def test_the_request_names_the_currency_of_the_json(training):
-    """Guards that the request has a mark of the right currency, and none of another."""
+    """Guards that the request holds a mark of the right currency, and none of another."""
     for transfer in training:
         if Decimal(transfer.sum) >= 1:  # below, the minor unit alone can name it
             text = without_contractor(transfer).replace("euro cent", "cent")
@@ -166,7 +185,7 @@ def test_no_word_or_sign_stands_for_two_currencies():
 
 
 def test_contractors_are_written_capitalised_in_the_json(training):
-    """Guards normalisation: the JSON can be had from a name in lower case or in capitals."""
+    """Guards normalisation: the JSON's form follows from a name in lower case or in capitals."""
     legal = set(LEGAL)
     for transfer in training:
         for word in transfer.contractor.split():
@@ -181,8 +200,9 @@ def test_contractors_in_unusual_case_end_where_the_sentence_shows_it(training):
             assert any(re.match(rf"$|[,.;:?!]| [\d$£€¥₹₺₩₪฿]| {WORD}", rest) for rest in rests), transfer
 
 
+@pytest.mark.slow
 def test_requests_are_varied(training):
-    """Guards against a writer that has fallen into few forms."""
+    """Guards against requests of only a few forms."""
     requests = [transfer.request for transfer in training]
     assert len(FRAMES) >= 60
     assert len({DIGITS.sub("#", SPELLED.sub("#", without_contractor(transfer))) for transfer in training}) > 5_000
@@ -206,7 +226,7 @@ def test_requests_are_varied(training):
 
 
 def test_contractors_are_people_and_companies_mostly_made_up(training):
-    """Guards that contractors must be copied: hardly any is met often."""
+    """Guards that contractors must be copied: hardly any occurs often."""
     lengths = Counter(min(len(transfer.contractor.split()), 3) for transfer in training)
     assert all(lengths[length] > 500 for length in (1, 2, 3))
     assert 0.5 < lengths[1] / len(training) < 0.6
