@@ -1,1 +1,4 @@
-"""What every script needs and no model: one-line errors, safe files, flags, results files, the terminal. Imports nothing of the project."""
+"""What every script needs and no model: one-line errors, safe files, flags, results files, the terminal.
+
+Imports nothing of the project.
+"""

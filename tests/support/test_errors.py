@@ -24,20 +24,25 @@ def interrupting_packages(tmp_path_factory):
     return folder
 
 
+def heed_ctrl_c():
+    """A process that is started in the background ignores Ctrl-C, and so would its children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=str)
 def test_ctrl_c_while_a_script_is_imported(script, interrupting_packages):
     """Bug: Ctrl-C in the first second, while torch was being imported, was a traceback."""
     program = ["-m", ".".join(script.with_suffix("").parts)] if len(script.parts) > 1 else [str(script)]
     done = subprocess.run([sys.executable, *program], cwd=ROOT, env={"PYTHONPATH": str(interrupting_packages)},
-                          capture_output=True, text=True, timeout=30)
+                          capture_output=True, text=True, timeout=30, preexec_fn=heed_ctrl_c)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
 
 
 def test_an_import_from_elsewhere_leaves_ctrl_c_alone():
     """A notebook or a test that imports the project must keep its own answer to Ctrl-C."""
-    program = "import signal, support.errors; assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
-    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    program = ("import signal; before = signal.getsignal(signal.SIGINT); import support.errors; "
+               "assert signal.getsignal(signal.SIGINT) is before is signal.default_int_handler")
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, preexec_fn=heed_ctrl_c)
 
 
 @pytest.mark.parametrize(("error", "code", "says"), [
