@@ -57,7 +57,7 @@ def leave(*_: object) -> None:
 
 def is_our_script() -> bool:
     """Whether this process runs one of the project's scripts, rather than a notebook or pytest that imports them."""
-    main = Path(getattr(sys.modules["__main__"], "__file__", None) or "-").resolve()
+    main = Path(getattr(sys.modules["__main__"], "__file__", None) or "/").resolve()  # a notebook's has no file
     return ROOT in main.parents and "site-packages" not in main.parts
 
 
