@@ -118,7 +118,7 @@ def context_of(model: nn.Module, context_len: int | None = None) -> int:
 class Rows:
     """The texts being written: their ids (rows, T) and the cache of what the model has already read."""
 
-    def __init__(self, model: nn.Module, ids: Tensor, context_len: int | None = None, cache: "Cache | None" = None):
+    def __init__(self, model: nn.Module, ids: Tensor, context_len: int | None = None, cache: "Cache | None" = None) -> None:
         """Start with the prompt, ids (1, T). A `cache` that holds the first tokens of `ids` is used, and changed."""
         from models.cache import growing_cache
 

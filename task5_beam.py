@@ -9,7 +9,7 @@ finished: score = log-probability / length ** length_penalty, the length in gene
 
 import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from support.errors import InputError
 
@@ -18,6 +18,9 @@ from models.loading import Loaded
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from transformers import Cache
 
 
 class Candidate(NamedTuple):
@@ -29,7 +32,8 @@ class Candidate(NamedTuple):
 
 
 def beam_search(model: nn.Module, ids: Tensor, num_beams: int, eos_ids: frozenset[int], max_new_tokens: int,
-                context_len: int | None = None, cache=None, watch: Callable = lambda *step: None) -> list[Candidate]:
+                context_len: int | None = None, cache: "Cache | None" = None,
+                watch: Callable = lambda *step: None) -> list[Candidate]:
     """Continue ids (1, T) until `num_beams` candidates ended, or to the limit, where the live ones are cut off.
 
     Returns every finished candidate, in the order of finishing. `watch` is told of each step, for a progress bar or a

@@ -3,6 +3,8 @@
 Where gradients are wanted, its derivative is written out: autograd's, operation by operation, takes twice as long.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -28,14 +30,14 @@ class DifferentiableRMSNorm(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, eps: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: Tensor) -> Tensor:
         normed, scale = normalize(x, eps)
         ctx.save_for_backward(normed, scale, weight)
         return normed * weight
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         normed, scale, weight = ctx.saved_tensors
         each = gradient * normed
         along = (each @ weight)[..., None]  # what of the gradient only lengthens x changes nothing

@@ -29,7 +29,7 @@ def multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 class PackedLinear(nn.Linear):
     """A linear layer that keeps its weight in blocks alone; reading `weight` or saving the layer gives the plain weight."""
 
-    def __init__(self, layer: nn.Linear):
+    def __init__(self, layer: nn.Linear) -> None:
         nn.Module.__init__(self)
         self.in_features, self.out_features, self.bias = layer.in_features, layer.out_features, layer.bias
         self.blocks = blocks(layer.weight)
@@ -49,7 +49,7 @@ class PackedLinear(nn.Linear):
 class Together:
     """Layers that read the same vectors, as one product with their results side by side."""
 
-    def __init__(self, *layers: nn.Linear, parts: int = 1):
+    def __init__(self, *layers: nn.Linear, parts: int = 1) -> None:
         """parts: how many equal parts the result is returned in."""
         weight, bias = side_by_side(*layers)
         self.blocks, self.bias, self.parts = blocks(weight), None if bias is None else bias.detach(), parts

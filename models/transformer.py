@@ -44,7 +44,7 @@ class TransformerConfig:
     bos_token_id: int | None = None
     eos_token_id: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in fields(self):
             if field.type is int and not getattr(self, field.name) > 0:
                 raise InputError(f"{field.name} must be above 0, not {getattr(self, field.name)}")
@@ -75,7 +75,7 @@ class Output(NamedTuple):
 class RMSNorm(nn.Module):
     """Each vector divided by its root mean square, then scaled: x / sqrt(‖x‖² / size + eps) · weight."""
 
-    def __init__(self, size: int, eps: float):
+    def __init__(self, size: int, eps: float) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(size))
         self.register_buffer("eps", torch.tensor(eps), persistent=False)  # a tensor, as addcmul wants
@@ -87,7 +87,7 @@ class RMSNorm(nn.Module):
 class RotaryPositions(nn.Module):
     """Cosines and sines that turn pair i of a head's dimensions by position · theta^(-2i / head_dim)."""
 
-    def __init__(self, config: TransformerConfig):
+    def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         frequencies = config.rope_theta ** (-torch.arange(0, config.head_dim, 2) / config.head_dim)
         angles = torch.outer(torch.arange(config.max_position_embeddings), frequencies)  # (context, head_dim / 2)
@@ -123,7 +123,7 @@ def side_by_side(*layers: nn.Linear) -> tuple[Tensor, Tensor | None]:
 class Attention(nn.Module):
     """Causal self-attention, softmax(q kᵀ / √head_dim + mask) v, in which query heads share key and value heads."""
 
-    def __init__(self, config: TransformerConfig, layer: int):
+    def __init__(self, config: TransformerConfig, layer: int) -> None:
         super().__init__()
         self.layer, self.head_dim = layer, config.head_dim
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
@@ -174,7 +174,7 @@ def causal_mask(past: int, new: int, like: Tensor) -> Tensor:
 class FeedForward(nn.Module):
     """SwiGLU: one projection gates the other."""
 
-    def __init__(self, config: TransformerConfig):
+    def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
@@ -194,7 +194,7 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """Attention, then feed-forward, each on the normed vectors and added to them."""
 
-    def __init__(self, config: TransformerConfig, layer: int, dropout: float):
+    def __init__(self, config: TransformerConfig, layer: int, dropout: float) -> None:
         super().__init__()
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.self_attn = Attention(config, layer)
@@ -210,7 +210,7 @@ class Block(nn.Module):
 class Decoder(nn.Module):
     """Embedding, blocks and final norm: token ids (rows, new) to vectors (rows, new, hidden)."""
 
-    def __init__(self, config: TransformerConfig, dropout: float):
+    def __init__(self, config: TransformerConfig, dropout: float) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Block(config, i, dropout) for i in range(config.num_hidden_layers))
@@ -239,7 +239,7 @@ class Transformer(nn.Module):
     training only and is no part of a checkpoint.
     """
 
-    def __init__(self, config: TransformerConfig, tokenizer: Tokenizer | None = None, dropout: float = 0.0):
+    def __init__(self, config: TransformerConfig, tokenizer: Tokenizer | None = None, dropout: float = 0.0) -> None:
         super().__init__()
         self.config, self.tokenizer = config, tokenizer
         self.model = Decoder(config, dropout)

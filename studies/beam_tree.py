@@ -63,7 +63,7 @@ class Node:
 class Tree:
     """A search on ids (1, T): beam_search's candidates, the node where each ends, and the winner at each penalty."""
 
-    def __init__(self, model: nn.Module, ids: Tensor, num_beams: int, eos_ids: frozenset[int], limit: int):
+    def __init__(self, model: nn.Module, ids: Tensor, num_beams: int, eos_ids: frozenset[int], limit: int) -> None:
         self.limit, self.root = limit, Node()
         self.steps, self.ends = [[self.root]], []  # steps: the live nodes, step by step
         self.candidates = beam_search(model, ids, num_beams, eos_ids, limit, watch=self.grow)
@@ -93,7 +93,7 @@ class Tree:
 class Box:
     """What is drawn as one: a node, or a run of nodes that lived on without a fork."""
 
-    def __init__(self, tree: Tree, node: Node, first: int, name: Callable[[Node], str]):
+    def __init__(self, tree: Tree, node: Node, first: int, name: Callable[[Node], str]) -> None:
         """`first` is the step of the node; `name(node)` is its label."""
         run = [node]
         while node.parent and node.fate == "lived" and len(node.children) == 1 and node.children[0].fate == "lived":

@@ -38,7 +38,7 @@ SHIPPED = ROOT / "results" / "shipped"
 class Snapshot:
     """The results files that the documents quote: what is shipped, or `fresh` files that are about to be, by name."""
 
-    def __init__(self, shipped: Path = SHIPPED, fresh: dict[str, Path] | None = None):
+    def __init__(self, shipped: Path = SHIPPED, fresh: dict[str, Path] | None = None) -> None:
         """`fresh`: "generator/experiments.json" -> where that file is now."""
         self.shipped, self.fresh, self.parsed = shipped, fresh or {}, {}
 

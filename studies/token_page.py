@@ -45,7 +45,7 @@ PIECE = 128  # tokens read at once: with a large vocabulary the logits of a whol
 class TokenBytes(dict):
     """token id -> its bytes as UTF-8, computed when first asked for."""
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase"):
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
         from transformers.convert_slow_tokenizer import bytes_to_unicode
 
         self.tokenizer, self.letters = tokenizer, {letter: byte for byte, letter in bytes_to_unicode().items()}

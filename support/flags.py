@@ -64,7 +64,7 @@ def check_setting(name: str, value: object) -> int | float:
 class Parser(argparse.ArgumentParser):
     """argparse with a description as it stands and errors of one line, which name the flag."""
 
-    def __init__(self, description: str | None):
+    def __init__(self, description: str | None) -> None:
         super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
 
     def error(self, message: str) -> NoReturn:

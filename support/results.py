@@ -69,7 +69,9 @@ def read_json(path: Path) -> dict:
 def read_results(path: Path, identity: dict) -> dict:
     """A results file of the model of that identity. Raises InputError where it is missing, corrupt or of other weights."""
     content = read_json(path)
-    if content.get("model") != identity:
+    if "model" not in content:
+        raise InputError(f"{path} is corrupt: run the script that writes it again")
+    if content["model"] != identity:
         raise InputError(f"{path} was written by other weights: run the script that writes it again")
     return content
 
@@ -88,7 +90,7 @@ def set_aside(path: Path, why: str) -> None:
 class TaskResults:
     """The results of one task and model: a JSON file, and the Markdown page that is derived from it."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path) -> None:
         """Raises InputError when the folder cannot be written: better known before the work."""
         self.path, self.start, self.added = path, time.perf_counter(), 0
         make_folder(path.parent)

@@ -3,9 +3,9 @@
 import subprocess
 import sys
 
-import pytest
-
 from tests.helpers import ROOT
+
+import pytest
 
 # As of 2026-11-28. What a later system needs is imported by that system alone, and stays out of this list.
 PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "safetensors", "numpy", "matplotlib", "tqdm", "scipy",

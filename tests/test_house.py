@@ -7,9 +7,9 @@ import ast
 import itertools
 from pathlib import Path
 
-import pytest
-
 from tests.helpers import ROOT
+
+import pytest
 
 FLOORS = [  # lowest first; a name stands for a folder, or for a module at the top level
     {"support"}, {"models"}, {"data"}, {"training"}, {"decoding"}, {"common"},

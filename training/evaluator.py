@@ -49,7 +49,7 @@ class Evaluator:
     """Measures a model on held-out windows, and lets it continue the last of them."""
 
     def __init__(self, model: Transformer, windows: TokenBlocks, rows: int, dtype: torch.dtype,
-                 sample: Callable[[str], str], share: tuple[str, int] | None = None):  # fmt: skip
+                 sample: Callable[[str], str], share: tuple[str, int] | None = None) -> None:  # fmt: skip
         """rows: how many windows are read at once. sample: writes the text that continues a prompt.
 
         share: a name and a number of windows; the share of that many first windows that are exact is measured under it.

@@ -19,7 +19,7 @@ class Metrics:
     target.
     """
 
-    def __init__(self, folder: Path, last_step: int, share: tuple[str, str] | None = None):
+    def __init__(self, folder: Path, last_step: int, share: tuple[str, str] | None = None) -> None:
         """Continue the file behind `last_step`: what a killed training wrote after its last saved step is dropped.
 
         share: the key and the label of a figure from 0 to 1 that the picture's right axis shows.

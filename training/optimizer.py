@@ -30,7 +30,7 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(self, matrices: list[nn.Parameter], lr: float = 1e-3, weight_decay: float = 0.01, momentum: float = 0.95,
-                 dtype: torch.dtype = torch.bfloat16):  # fmt: skip
+                 dtype: torch.dtype = torch.bfloat16) -> None:  # fmt: skip
         """dtype: what the orthogonal matrices are computed in."""
         super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
         self.dtype = dtype

@@ -43,7 +43,7 @@ class Interrupt:
 
     ECHO = 1.0  # seconds within which a second signal is the first one, passed on by `accelerate launch`
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.noted, self.first = False, math.inf
         self.wanted = False  # whether any process noted one: what all agree on at a step's end
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -69,7 +69,7 @@ class Trainer:
         state_path: Path,
         accelerator: Accelerator,
         dtype: torch.dtype = torch.float32,
-    ):
+    ) -> None:
         """loss: of this process's share of a batch, summed over its targets, and their number. It calls the model as
             `accelerator.prepare` returned it, which averages the gradients of several processes.
         batches: this process's shares of all batches from a step on, counted from 0.
