@@ -2,10 +2,9 @@
 
     python -m studies.pictures
     python -m studies.pictures --model qwen
-    python -m studies.pictures --results results/shipped
 
 Reads results/<model>/experiments.json and the results of tasks 1 to 3, asks the model itself for the distributions along
-their texts, and writes PNG files beside them. The last command draws the shipped pictures again from the shipped results.
+their texts, and writes PNG files beside them.
 """
 
 import math

@@ -2,12 +2,10 @@
 
     python -m studies.token_page
     python -m studies.token_page --model qwen
-    python -m studies.token_page --results results/shipped
 
 Reads those of results/<model>/task1_greedy.json to task5_beam.json that are there, asks the model again for the
 distribution of every token, and writes results/<model>/texts.html. A double click opens it: the page needs no server, no
-network and no other file. Its looks are in token_page.html, into which the figures are put as JSON. The last command
-writes the shipped page again.
+network and no other file. Its looks are in token_page.html, into which the figures are put as JSON.
 """
 
 import itertools

@@ -119,3 +119,24 @@ def test_the_script_ends_with_one_line_and_exit_code_2(tmp_path, monkeypatch, ca
 
 def test_the_shipped_snapshot_is_of_the_shipped_checkpoint():
     ship.check_weights(ship.results_to_ship(SHIPPED / "generator"), revision(CHECKPOINT))
+
+
+def test_a_slur_ships_with_its_first_letter_alone(results, shipped, pages):
+    """Bug: a loser of the JSON's beam search spelt one as the contractor, and stood in the shipped page."""
+    beams = json.loads((SHIPPED / "generator" / "task5_beam.json").read_text("utf-8"))
+    beams["runs"][0]["candidates"][-1]["text"] = '{"contractor": "' + "Kike" + '"}'
+    (results / "task5_beam.json").write_text(json.dumps(beams), "utf-8")
+    ship.ship(results, shipped, pages)
+    assert b'"K***' in (shipped / "generator" / "task5_beam.json").read_bytes().replace(b"\\", b"")
+    for path in (*SHIPPED.glob("generator/*"), shipped / "generator" / "task5_beam.json"):
+        assert not ship.SLUR.search(path.read_bytes()), path
+
+
+def test_a_text_of_ones_own_prompt_is_not_shipped(results, shipped, pages):
+    greedy = json.loads((SHIPPED / "generator" / "task1_greedy.json").read_text("utf-8"))
+    greedy["runs"].append({**greedy["runs"][0], "prompt": "A story about my secret"})
+    (results / "task1_greedy.json").write_text(json.dumps(greedy), "utf-8")
+    before = content(shipped)
+    with pytest.raises(InputError, match="another prompt"):
+        ship.ship(results, shipped, pages)
+    assert content(shipped) == before
