@@ -44,9 +44,10 @@ def sorted_ids(probs: Tensor, top_p: Tensor) -> Tensor:
     """
     for floor in (1e-3, 1e-6):
         above = probs >= floor
+        count = int(above.sum(dim=-1).max())
         held = probs.where(above, 0).sum(dim=-1, keepdim=True, dtype=torch.float64)
-        if (held > top_p + 3 * ROUNDING).all():
-            ids = probs.topk(int(above.sum(dim=-1).max())).indices.sort().values  # topk leaves equals in any order
+        if count < probs.shape[-1] / 8 and (held > top_p + 3 * ROUNDING).all():
+            ids = probs.topk(count).indices.sort().values  # topk leaves equals in any order
             return ids.gather(1, probs.gather(1, ids).argsort(descending=True, stable=True))
     return probs.argsort(descending=True, stable=True)
 

@@ -165,10 +165,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     return (scores.softmax(dim=-1) @ v).view(rows, heads, new, head_dim)
 
 
-def causal_mask(past: int, new: int, like: Tensor) -> Tensor:
-    """What is added to the scores, (new, past + new): -inf where a position would see a later one; of the dtype of `like`."""
-    mask = torch.full((new, past + new), -torch.inf, dtype=like.dtype, device=like.device)
-    return mask.triu(past + 1)
+def causal_mask(past: int, new: int, group: int, like: Tensor) -> Tensor:
+    """What is added to the scores: -inf where a position would see a later one. `group` times (new, past + new), one behind
+    the other, as `attend` wants it; of the dtype of `like`."""
+    mask = torch.full((group, new, past + new), -torch.inf, dtype=like.dtype, device=like.device)
+    return mask.triu(past + 1).flatten(0, 1)
 
 
 class FeedForward(nn.Module):
@@ -226,7 +227,7 @@ class Decoder(nn.Module):
             raise InputError(f"{past + new} tokens do not fit the context of {context}")
         cos, sin = self.rotary(past, new)
         x = self.dropout(self.embed_tokens(input_ids.flatten()))  # (rows * new, hidden)
-        mask = causal_mask(past, new, x).repeat(self.group, 1)  # as `attend` wants it
+        mask = causal_mask(past, new, self.group, x)
         for layer in self.layers:
             x = layer(x, cos, sin, mask, cache)
         return self.norm(x).view(*input_ids.shape, -1)

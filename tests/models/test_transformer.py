@@ -223,11 +223,12 @@ def test_attention_against_torchs_own(past, new, heads, kv_heads):
     """
     torch.manual_seed(past)
     q, (k, v) = torch.randn(2, heads, new, 8), torch.randn(2, 2, kv_heads, past + new, 8)
-    mask = causal_mask(past, new, q)
-    expected = F.scaled_dot_product_attention(q, k, v, mask, enable_gqa=True)
-    torch.testing.assert_close(attend(q, k, v, mask.repeat(heads // kv_heads, 1)), expected, atol=1e-5, rtol=1e-5)
+    expected = F.scaled_dot_product_attention(q, k, v, causal_mask(past, new, 1, q), enable_gqa=True)
+    mask = causal_mask(past, new, heads // kv_heads, q)
+    torch.testing.assert_close(attend(q, k, v, mask), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_the_mask_hides_what_comes_later():
     """By hand: two new positions behind one that is cached."""
-    assert causal_mask(1, 2, torch.zeros(1)).tolist() == [[0, 0, -torch.inf], [0, 0, 0]]
+    assert causal_mask(1, 2, 1, torch.zeros(1)).tolist() == [[0, 0, -torch.inf], [0, 0, 0]]
+    assert causal_mask(1, 2, 2, torch.zeros(1)).tolist() == [[0, 0, -torch.inf], [0, 0, 0]] * 2
