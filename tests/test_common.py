@@ -169,6 +169,7 @@ def test_the_same_seed_writes_the_same_texts(run_script, tmp_path):
     assert texts[0] == texts[1] != texts[2]
 
 
+@pytest.mark.slow
 def test_a_fresh_process_writes_the_same_texts(run_script, model_folder, tmp_path):
     """Nothing may depend on what ran before, on hash randomisation or on a global generator."""
     run_script("task4_nucleus.py")
@@ -180,6 +181,7 @@ def test_a_fresh_process_writes_the_same_texts(run_script, model_folder, tmp_pat
     assert [run["token_ids"] for run in here] == [run["token_ids"] for run in fresh]
 
 
+@pytest.mark.slow
 def test_an_output_that_is_full_is_one_line(tmp_path):
     """Once, a full disk under the printed texts was a traceback."""
     script = f"env -u PYTHONUNBUFFERED {sys.executable} task1_greedy.py --prompt json --results {tmp_path} > /dev/full"

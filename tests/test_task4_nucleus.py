@@ -19,6 +19,7 @@ def kept(logits, top_p):
     return nucleus(logits[None], torch.tensor([[top_p]], dtype=torch.float64))[0].isfinite().nonzero()[:, 0].tolist()
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(1, 1000), min_size=1, max_size=40), st.integers(1, 40), st.booleans())
 @settings(max_examples=500, deadline=None)
 def test_the_rule_in_exact_fractions(weights, number, on_the_border):

@@ -10,8 +10,13 @@ import pytest
 import torch
 
 
+def some_slow(count: int) -> list:
+    """The seeds below `count`; all but the first four are left out of the fast part."""
+    return [pytest.param(seed, marks=[pytest.mark.slow] * (seed > 3)) for seed in range(count)]
+
+
 @pytest.mark.parametrize("num_beams", range(1, 9))
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", some_slow(12))
 def test_equals_brute_force(seed, num_beams, prompt):
     """Oracle: the exercise's text with lists and sorts, no cache and no batch (tests/helpers.py).
 
@@ -34,7 +39,7 @@ def test_the_comparison_above_sees_candidates_end_early_and_be_cut_off(prompt):
     assert any(all(ended) for ended in ends) and any(not all(ended) for ended in ends)
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", some_slow(30))
 def test_equals_generate_where_the_rules_coincide(seed, prompt):
     """Oracle: transformers.generate with early stopping; it lets a candidate offer any number of continuations: compare where
     num_beams of them are enough. By hand: two beams at -1 and -9 whose best offers are -1, -2, -3 and -1: theirs can take all
@@ -61,7 +66,7 @@ class ThreeTokens(torch.nn.Module):
         return out
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", some_slow(10))
 @pytest.mark.parametrize("penalty", [0.0, 1.0, 2.0])
 def test_finds_the_true_best_with_enough_beams(seed, penalty, prompt):
     """Oracle: every text of three steps, scored by one pass of the model.

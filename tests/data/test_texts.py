@@ -38,6 +38,7 @@ def test_byte_order_mark_and_line_ends(tmp_path):
     assert read(path) == [("", "one\n\ntwo\nthree")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["", "\n\n \n", "\r\n\r\n", "\n<|endoftext|>\nshort"])
 @pytest.mark.parametrize(
     "unit", [STORY, "no lines here ", "line\n", "字🙂", "x", "    indented\n", "p\r\n\r\n", "é" + " " * 70_000 + "\n"]

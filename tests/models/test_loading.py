@@ -73,6 +73,7 @@ def no_hub(request):
         yield f"http://127.0.0.1:{port}"
 
 
+@pytest.mark.slow
 def test_no_network_and_nothing_cached(no_hub, tmp_path):
     """In a process of its own, because the hub's settings are read once, at import. A hub that takes connections and says
     nothing once made `--model qwen` wait for ever."""
