@@ -1,27 +1,32 @@
 """Fixtures that several test files share: a prompt, a model folder, running a script in this process."""
 
+import os
 import runpy
 import signal
 import sys
-
-from data.tokenizer import make_tokenizer
-from generator import GeneratorTransformer
-from tests.helpers import PROMPT, ROOT, random_model, randomise, shape
+from pathlib import Path
 
 import pytest
-import torch
 
-torch.set_num_threads(1)  # for models this small, more threads only wait for each other
+# Before torch is imported, here and in the scripts that tests start: models this small are slower with more threads. It is
+# imported inside the fixtures, so that the process that only hands tests out does not wait for it.
+os.environ["OMP_NUM_THREADS"] = "1"
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="session")
 def prompt():
-    return torch.tensor([PROMPT])
+    """Ids (1, 4)."""
+    import torch
+
+    return torch.tensor([[3, 4, 5, 3]])
 
 
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory):
     """A random Qwen2 with a byte tokenizer that holds the ChatML tokens, saved as a Hugging Face folder."""
+    from tests.helpers import random_model
+
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -53,12 +58,19 @@ def run_script(model_folder, tmp_path, monkeypatch, capsys):
 
 @pytest.fixture(scope="session")
 def bpe():
+    from data.tokenizer import make_tokenizer
+
     return make_tokenizer("bpe", ["Once upon a time there was a tiny hedgehog. " * 3], 290)
 
 
 @pytest.fixture(scope="module")
 def decoder(bpe):
     """A random decoder of the project's own, with a tokenizer."""
+    from generator import GeneratorTransformer
+    from tests.helpers import randomise, shape
+
+    import torch
+
     torch.manual_seed(3)
     return randomise(GeneratorTransformer(shape(), bpe), 3)
 

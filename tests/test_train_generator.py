@@ -351,28 +351,6 @@ def test_kills_at_random_moments(tmp_path, tale):
 # --- several processes
 
 
-TWO = """
-import os, socket, sys
-import torch._dynamo
-import train_generator
-
-with socket.socket() as free:
-    free.bind(("127.0.0.1", 0))
-    port = free.getsockname()[1]
-os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
-processes = []
-for rank in ("0", "1"):
-    if not (pid := os.fork()):
-        os.environ |= {"RANK": rank, "LOCAL_RANK": rank}
-        code = 1
-        try:
-            train_generator.train(*train_generator.parse_arguments(sys.argv[1:]))
-            code = 0
-        finally:
-            os._exit(code)
-    processes.append(pid)
-sys.exit(any([os.waitpid(pid, 0)[1] for pid in processes]))
-"""
 LAUNCH = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision",
           "no", "--dynamo_backend", "no", "--main_process_port", "0", str(ROOT / "train_generator.py"))  # fmt: skip
 
@@ -383,7 +361,6 @@ def test_two_processes_are_one(start, tale, tmp_path, monkeypatch, resumed):
     """Guards `accelerate launch`: the losses of one process within 1e-4 over 50 steps.
 
     The last batch of each epoch has fewer rows than there are processes. Bug: several CPU processes could not --resume.
-    The resumed ones are forked from one process, as a launch would start them: torch is imported once, not three times.
     """
     one = start("one", "--num-epochs", "14")
     assert len(losses(one)) == 4 * 14  # so an epoch has 25 windows: 8, 8, 8 and 1
@@ -391,9 +368,8 @@ def test_two_processes_are_one(start, tale, tmp_path, monkeypatch, resumed):
         signal_at(monkeypatch, 3)
         with pytest.raises(KeyboardInterrupt):
             start("two", "--num-epochs", "14")
-    flags = (*TINY, "--text", str(tale), "--num-epochs", "14", "--output", str(tmp_path / "two"))
-    command = [sys.executable, *(("-c", TWO, *flags, "--resume") if resumed else (*LAUNCH, *flags))]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    flags = (*TINY, "--text", str(tale), "--num-epochs", "14", "--output", str(tmp_path / "two"), *["--resume"] * resumed)
+    done = subprocess.run([sys.executable, *LAUNCH, *flags], env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
     assert losses(tmp_path / "two") == pytest.approx(losses(one), abs=1e-4)
 
