@@ -291,7 +291,7 @@ class Chat:
             note(f"{tokens} tokens, {rate:.0f} tokens/s, first token after {first - start:.2f} s")
 
     def settings_of_next_answer(self) -> dict[str, float]:
-        """What `continue_ids` is told of the strategy."""
+        """The settings of the strategy in use, as `continue_ids` takes them; with a seed, another one for each answer."""
         settings = {name: self.settings[name] for name in STRATEGIES[self.strategy]}
         if self.strategy in ("greedy", "beam"):
             settings["temperature"] = 0  # one beam is greedy

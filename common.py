@@ -94,7 +94,7 @@ def write_one(model: nn.Module, ids: Tensor, choose: Callable[[Tensor], Tensor],
               max_new_tokens: int) -> list[int]:
     """The loop for one text: the ids that continue ids (1, T), up to an id of `eos_ids`, which is among them.
 
-    Feed the prompt, then one token at a time; the cache remembers what was fed. `decode` does the same for many rows.
+    The cache remembers what was fed. `decode` does the same for many rows, and continues beyond the model's context, too.
     """
     from models.cache import growing_cache
 
@@ -129,7 +129,7 @@ class Rows:
         """Logits of each row's next token (rows, vocab)."""
         if self.ids.shape[1] <= self.context:
             return step(self.model, self.ids[:, self.cache.get_seq_length():], self.cache)
-        # The context shifts: every position moves, so nothing cached holds any more.
+        # The window slides: the position of every token changes, so nothing in the cache is valid any more.
         self.cache = None
         return step(self.model, self.ids[:, -self.context:], None)
 
@@ -194,7 +194,7 @@ def make_row(seed: int, prompt: str, setting: dict[str, float], sample: int) -> 
 
 
 class Text(NamedTuple):
-    """What came of a row, after how many seconds; `candidates` is a beam search's whole list, best first."""
+    """A finished row: what was written, in how many seconds; `candidates`: all that a beam search finished, best first."""
 
     row: Row
     token_ids: list[int]
@@ -295,7 +295,7 @@ def parse_arguments(description: str, settings: Sequence[dict], samples: int | N
         parser.set_defaults(samples=1)
     own.add_argument("--seed", type=number(RULES["seed"]), default=0, metavar="N",
                      help="another seed, other texts; the same seed, the same texts (default: %(default)s)" if samples else
-                     "taken so that all tasks have the same flags: nothing is drawn here")
+                     "accepted so that all tasks have the same flags: nothing is drawn here")
     common = parser.add_argument_group("common")
     common.add_argument("--prompt", nargs="+", default=list(PROMPTS), metavar="TEXT",
                         help="hedgehog, json, or a text of your own, wrapped in ChatML unless it already is "

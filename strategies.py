@@ -1,6 +1,7 @@
 """The five strategies together: one continuation from plain settings, by the task files' own functions.
 
-chat.py, `GeneratorTransformer.generate` and the evaluations call `continue_ids`.
+chat.py, `GeneratorTransformer.generate` and the evaluations call `continue_ids`. A strategy knows the logits and what its
+signature names, no more: `decode` and `columns_of` in common.py hand it in.
 """
 
 from collections.abc import Callable, Iterator

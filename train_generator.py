@@ -191,7 +191,7 @@ def load_initial(folder: str, max_length: int, dropout: float) -> GeneratorTrans
 
 
 def make_config(hidden_size: int, num_layers: int, num_heads: int, num_kv_heads: int, max_length: int) -> TransformerConfig:
-    """The shape of a new model, its vocabulary still unknown. Raises InputError, which names the flags, where it cannot be."""
+    """The shape of a new model, its vocabulary still unknown. Raises InputError, which names the flags, for a wrong one."""
     try:
         return TransformerConfig(
             hidden_size=hidden_size, intermediate_size=intermediate_size(hidden_size), num_hidden_layers=num_layers,
@@ -288,7 +288,7 @@ def train(output: Path, settings: Settings | None) -> None:
 
 
 def described(model: GeneratorTransformer, blocks: TokenBlocks, max_length: int, num_validation: int) -> str:
-    """What is trained on what, for people."""
+    """The model and its data in words: parameters, windows, tokens, validation windows."""
     return (f"training {sum(weight.numel() for weight in model.parameters()):,} parameters ({model.config.num_hidden_layers} "
             f"layers of {model.config.hidden_size}, vocabulary {model.config.vocab_size:,}) on {len(blocks):,} windows of at "
             f"most {max_length} tokens, {blocks.lengths.sum():,} in all; validating on {num_validation:,}")

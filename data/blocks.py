@@ -53,7 +53,7 @@ class TokenBlocks:
             index = np.memmap(folder / "blocks.bin", np.int64, mode="r").reshape(-1, 3)
             itemsize = (folder / "tokens.bin").stat().st_size // index[-1, 2]  # the last block ends with the last token
             return cls(np.memmap(folder / "tokens.bin", f"u{itemsize}", mode="r"), index)
-        except (OSError, ValueError, TypeError) as error:  # TypeError: of a size of tokens that there is not
+        except (OSError, ValueError, TypeError) as error:  # TypeError: numpy has no type of that size
             raise InputError(f"{folder} cannot be read: {first_line(error)}") from error
 
     def __len__(self) -> int:
@@ -187,7 +187,7 @@ class _Cutter:
         self.n_tokens += len(ids)
 
     def _cut(self, targets: int) -> None:
-        """Write a block that ends after so many of the targets that no block holds yet."""
+        """Write a block that ends after the next `targets` targets, those that are in no block yet."""
         end = self.loss_start + targets
         self.index.write(np.asarray([self.start, self.loss_start, end], np.int64).tobytes())
         self.start, self.loss_start, self.borders = end - 1, end, self.borders[targets:]

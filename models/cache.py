@@ -13,17 +13,17 @@ SPARE = 64  # tokens
 
 
 class GrowingLayer(DynamicLayer):
-    """One layer's keys and values (rows, heads, tokens, head_dim): the fronts of two larger tensors, their rooms."""
+    """One layer's keys and values (rows, heads, tokens, head_dim): views of the first tokens of two larger tensors, `rooms`."""
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """What transformers calls with the first keys and values."""
         super().lazy_initialization(key_states, value_states)
-        self.rooms, self.in_room = (), None  # in_room: the keys that lie in their room, or did before a selection
+        self.rooms, self.in_room = (), None  # in_room: `keys` as last written; a selection replaces `keys`, but not this
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Add new tokens' keys and values, (rows, heads, new, head_dim), and return all keys and all values.
 
-        What some models pass beside them is not needed.
+        Further arguments, which some models pass, are ignored.
         """
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)

@@ -28,7 +28,7 @@ CHAT_TEMPLATE = (  # for transformers, in Jinja
 
 
 class Message(NamedTuple):
-    """One message; `ids` is what the model itself wrote, to be read again as it stands."""
+    """One message; `ids` are those of an answer that the model wrote, which it is to read again unchanged."""
 
     role: str
     content: str
@@ -36,16 +36,16 @@ class Message(NamedTuple):
 
 
 def chatml(system: str, user: str) -> str:
-    """The prompt that asks `user` of a model told to be `system`, up to where the answer begins."""
+    """The prompt of a system message and a user's message, up to where the answer begins."""
     return MESSAGE.format(role="system", content=system) + MESSAGE.format(role="user", content=user) + OPENING
 
 
 def conversation_ids(tokenizer: "PreTrainedTokenizerBase", messages: list[Message], template: str) -> list[int]:
     """The ids of a conversation, open for the assistant's answer, by a chat template.
 
-    Only what the template itself writes can be a control token: the messages are rendered as marks, and their texts put
-    in where the control tokens have been found. So an <|im_end|> in a user's text becomes ordinary characters. Raises
-    InputError for text that is not Unicode, and for a conversation that the template does not know.
+    Only what the template itself writes can be a control token: it is rendered with a mark in place of each message, and the
+    texts are put in once the control tokens have been found. So an <|im_end|> in a user's text becomes ordinary characters.
+    Raises InputError for text that is not Unicode, and for a conversation that the template refuses or leaves out.
     """
     for message in messages:
         check_unicode("message", message.content)
@@ -54,7 +54,7 @@ def conversation_ids(tokenizer: "PreTrainedTokenizerBase", messages: list[Messag
         rendered = tokenizer.apply_chat_template(
             [{"role": message.role, "content": mark} for mark, message in marks.items()],
             chat_template=template, tokenize=False, add_generation_prompt=True)
-    except Exception as error:  # a template raises what it likes
+    except Exception as error:  # a template can raise anything
         raise InputError(f"the model's chat template refuses the conversation: {first_line(error)}") from error
     if list(marks)[-1] not in rendered:  # a template for pictures, say, finds no text in a text
         raise InputError("the model's chat template leaves the message out")
@@ -95,7 +95,10 @@ def added_tokens(tokenizer: "PreTrainedTokenizerBase") -> str:
 
 
 def chat_end(tokenizer: "PreTrainedTokenizerBase") -> int:
-    """The id that ends an answer: <|im_end|> where the tokenizer has it (151645 in Qwen2.5), else its own EOS."""
+    """The id that ends an answer: <|im_end|> where the tokenizer has it (151645 in Qwen2.5), else its own EOS.
+
+    Raises InputError for a tokenizer that has neither.
+    """
     end = tokenizer.get_vocab().get(IM_END, tokenizer.eos_token_id)
     if end is None:
         raise InputError("the model's tokenizer names no end-of-text token")

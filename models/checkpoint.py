@@ -91,7 +91,7 @@ def load_checkpoint(folder: Path, kind: type[Kind] = Transformer, dropout: float
 
 
 def check_shapes(folder: Path, config: TransformerConfig, weights: dict[str, torch.Tensor | None]) -> None:
-    """Raises InputError, which names the weight, where the file holds another one than the configuration says."""
+    """Raises InputError, which names the weight, where one is missing, unknown, or not of the configuration's shape."""
     with torch.device("meta"):
         shapes = {name: weight.shape for name, weight in Transformer(config).state_dict().items()}
     for name in sorted(shapes.keys() | weights.keys()):

@@ -1,7 +1,8 @@
 """Opening a model by its name: the shipped checkpoint, a folder, or the Hugging Face hub. There is no fallback.
 
-A new kind of model is added in `load_model`: it must answer `model(input_ids=…, past_key_values=cache, logits_to_keep=1)`
-with `.logits`, and have a `config`.
+A new kind of model is added in `load_model`. It must answer `model(input_ids=…, past_key_values=cache, logits_to_keep=1)`
+with `.logits`, and its `config` must have `vocab_size` and, where the context is limited, `max_position_embeddings`. What it
+remembers is kept in the cache, of which the loop asks `get_seq_length()` and `batch_select_indices(rows)`.
 """
 
 import hashlib

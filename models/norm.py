@@ -17,7 +17,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: Tensor) -> Tensor:
 
 
 def normalize(x: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:  # (..., size) -> (..., size), (..., 1)
-    """Each vector divided by its root mean square, and what it was multiplied by for that."""
+    """Each vector divided by its root mean square, and the scale that it was multiplied by to get there."""
     length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)  # squares need more than 16 bits
     scale = torch.addcmul(eps, length, length, value=1 / x.shape[-1]).rsqrt()
     return (x * scale).to(x.dtype), scale
@@ -40,6 +40,6 @@ class DifferentiableRMSNorm(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         normed, scale, weight = ctx.saved_tensors
         each = gradient * normed
-        along = (each @ weight)[..., None]  # what of the gradient only lengthens x changes nothing
+        along = (each @ weight)[..., None]  # the gradient's part along x: the norm undoes a change of length
         to_x = torch.addcmul(gradient * weight, normed, along, value=-1 / weight.shape[0]) * scale
         return to_x.to(normed.dtype), each.view(-1, each.shape[-1]).sum(dim=0), None

@@ -13,7 +13,7 @@ from models.transformer import Attention, FeedForward, side_by_side
 import torch
 from torch import Tensor, nn
 
-ROWS = 8  # that the blocks are laid out for; any number can be multiplied
+ROWS = 8  # the number of rows that the layout is made for; any other can be multiplied too
 
 
 def blocks(weight: Tensor) -> Tensor:

@@ -61,7 +61,10 @@ class TransformerConfig:
 
 
 def intermediate_size(hidden_size: int) -> int:
-    """Of a new model, about 8/3 of the width: three such matrices have the weights of the usual two of four times the width."""
+    """The feed-forward width of a new model, about 8/3 of its hidden size.
+
+    So three matrices have as many weights as two of the usual width, four times the hidden size.
+    """
     return math.ceil(hidden_size * 8 / 3 / 64) * 64
 
 
@@ -154,9 +157,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     """softmax(q kᵀ / √head_dim + mask) v, the query heads in groups that share a key and value head.
 
     q (rows, heads, new, head_dim), k and v (rows, kv_heads, past + new, head_dim) -> (rows, heads, new, head_dim). What
-    F.scaled_dot_product_attention(q, k, v, mask, enable_gqa=True) gives for a mask (new, past + new); here the mask stands
-    once for each query head of a group, (group * new, past + new), and the group's queries lie behind one another, as so
-    many more queries of one head: fewer and bigger products, which are faster.
+    F.scaled_dot_product_attention(q, k, v, mask, enable_gqa=True) gives for a mask (new, past + new). Here the query heads
+    of a group are laid one after another, as if one head had group * new queries, and the mask is repeated for each of them,
+    (group * new, past + new): fewer and larger products, which are faster.
     """
     rows, heads, new, head_dim = q.shape
     q = q.reshape(-1, len(mask), head_dim)  # (rows * kv_heads, group * new, head_dim)
@@ -166,8 +169,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
 
 
 def causal_mask(past: int, new: int, group: int, like: Tensor) -> Tensor:
-    """What is added to the scores: -inf where a position would see a later one. `group` times (new, past + new), one behind
-    the other, as `attend` wants it; of the dtype of `like`."""
+    """What is added to the scores: 0, or -inf where a position would see a later one. (new, past + new) repeated `group`
+    times, (group * new, past + new), as `attend` takes it; in the dtype and on the device of `like`."""
     mask = torch.full((group, new, past + new), -torch.inf, dtype=like.dtype, device=like.device)
     return mask.triu(past + 1).flatten(0, 1)
 
@@ -182,7 +185,7 @@ class FeedForward(nn.Module):
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What gates and what is gated, each (rows * new, intermediate); packing.py replaces this."""
+        """The gate and what it multiplies, each (rows * new, intermediate); packing.py replaces this."""
         if x.requires_grad:
             return joined(x, self.gate_proj, self.up_proj).chunk(2, dim=-1)
         return self.gate_proj(x), self.up_proj(x)
@@ -234,7 +237,7 @@ class Decoder(nn.Module):
 
 
 class Transformer(nn.Module):
-    """The decoder with its head, answering the call of a Hugging Face causal LM.
+    """The decoder with its head; it is called as a causal language model of transformers is.
 
     `tokenizer` is set where the model was loaded from or trained with one; a checkpoint needs it. `dropout` acts in
     training only and is no part of a checkpoint.
@@ -263,7 +266,7 @@ class Transformer(nn.Module):
                 targets: Tensor | None = None) -> Output:  # fmt: skip
         """Next-token logits after `input_ids` (rows, new), int64, of which no row is padded.
 
-        past_key_values: a transformers `DynamicCache`, extended in place; None recomputes from position 0.
+        past_key_values: a transformers `Cache`, extended in place; None computes from position 0.
         logits_to_keep: how many last positions get logits, (rows, kept, vocab); 0 means all.
         targets: (rows, new) int64, the token that follows each position, -100 where none counts. Then, instead of
         logits, `loss` is the cross-entropy summed over the targets that count, in nats.

@@ -95,7 +95,7 @@ def setting_name(setting: dict, language: int) -> str:
 
 
 def plain(value: float, language: int) -> str:
-    """A setting's value, as short as it goes."""
+    """A setting's value, without needless zeros, with the language's decimal sign."""
     text = f"{value:g}"
     return text.replace(".", ",") if language else text
 

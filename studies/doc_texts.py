@@ -72,13 +72,13 @@ def names_of(results: list[dict], language: int) -> str:
 
 
 def result_name(result: dict, language: int) -> str:
-    """What tells a result from the others of its task: the setting, or the number of the sample."""
+    """What distinguishes a result from the others of its task: the setting, or the number of the sample."""
     setting = result["parameters"]
     return setting_name(setting, language) if setting else f"{SAMPLE[language]} {result['sample']}"
 
 
 def code(text: str) -> str:
-    """A text in one line, and at most its beginning, which nothing in it can end."""
+    """A text, or its beginning, as inline code in one line: nothing in it can end the code or a table's cell."""
     return f"<code>{html.escape(shorten(text), quote=False).replace('|', '&#124;')}</code>"
 
 
@@ -136,7 +136,7 @@ def loop(name: str) -> str:
 
 
 def parsed(name: str) -> tuple[list[str], ast.FunctionDef]:
-    """The lines of a module's file and one of its functions, without importing it. Raises InputError for one it has not."""
+    """The lines of a module's file and one of its functions, without an import. Raises InputError where either is missing."""
     module, _, function = name.rpartition(".")
     path = ROOT / (module.replace(".", "/") + ".py")
     if not path.is_file():

@@ -77,7 +77,7 @@ class Sample(NamedTuple):
 
 
 class Measurement(NamedTuple):
-    """An entry of the results file, yet to be made; no setting means beam searches."""
+    """What is still to be measured, one entry of the results file; no setting means beam searches."""
 
     what: str  # "draws" or "beams"
     kind: str  # of request
@@ -276,7 +276,7 @@ def measure(todo: Sequence[Measurement], spread: Spread, seeds: int, max_new_tok
 
 
 def key(what: str, kind: str, setting: dict | None) -> str:
-    """What tells an entry of the results file from the others."""
+    """What distinguishes an entry of the results file from the others."""
     return json.dumps([what, kind, setting])
 
 

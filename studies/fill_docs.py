@@ -61,7 +61,7 @@ PARTS = {
 
 
 def part(name: str, snapshot: Snapshot, language: int) -> str:
-    """The text of a derived part. Raises InputError for a name that there is not, or results that are missing."""
+    """The text of a derived part. Raises InputError for an unknown name, and where results are missing."""
     kind, _, function = name.partition(" of ")
     if kind in ("code", "loop"):
         return (source if kind == "code" else loop)(function)

@@ -1,4 +1,4 @@
-"""Errors that the user can mend, told in one line; and Ctrl-C, which is no error.
+"""Errors that the user can fix, reported in one line; and Ctrl-C, which is no error.
 
 Scripts import this module before torch, whose import takes seconds: from then on Ctrl-C is "interrupted".
 """
@@ -50,7 +50,7 @@ def one_line_errors() -> Iterator[None]:
 
 
 def leave(*_: object) -> None:
-    """The answer to Ctrl-C while a script is still being imported, when there is nothing to lose."""
+    """The handler of Ctrl-C while a script is still importing its modules, when there is nothing to save."""
     os.write(2, b"interrupted\n")
     os._exit(INTERRUPTED)
 

@@ -1,6 +1,6 @@
 """The command line: what a number may be, and the flags that several scripts share.
 
-A rule is stated once, in RULES, and asked in three places: by argparse for a flag, by chat.py for a command, and by a
+A rule is stated once, in RULES, and applied in three places: by argparse for a flag, by chat.py for a command, and by a
 function that is called with the value.
 """
 

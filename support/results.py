@@ -1,4 +1,4 @@
-"""Results files: what was written or measured, with all that must stand beside it for it to be repeated.
+"""Results files: what was written or measured, with everything that is needed to repeat it.
 
 One result of a task is a dictionary: prompt, parameters (the setting), sample, text, token_ids, figures. The tasks' files
 gather results, `<folder>/<model>/<task>.json` and a Markdown page derived from it; a study's file holds its figures.
@@ -32,7 +32,7 @@ def model_folder(results: Path, model: str) -> Path:
 
 
 def run_facts(device: str, dtype: str) -> dict:
-    """What must stand beside a figure for it to be repeated: versions, device, dtype, threads, the command."""
+    """What is needed to repeat a measurement: versions, device, dtype, threads, the command."""
     import tokenizers
     import torch
     import transformers
@@ -91,7 +91,7 @@ class TaskResults:
     """The results of one task and model: a JSON file, and the Markdown page that is derived from it."""
 
     def __init__(self, path: Path) -> None:
-        """Raises InputError when the folder cannot be written: better known before the work."""
+        """Raises InputError when the folder cannot be written, which is better known before the work than after it."""
         self.path, self.start, self.added = path, time.perf_counter(), 0
         make_folder(path.parent)
         probe = path.with_suffix(".test")
@@ -166,7 +166,7 @@ def shorten(prompt: str) -> str:
 
 
 def heading(result: dict) -> str:
-    """What tells a result from the others of its task."""
+    """What distinguishes a result from the others of its task."""
     return f"{shorten(result['prompt'])}: {describe(result['parameters'])}, sample {result['sample']}"
 
 

@@ -12,15 +12,15 @@ import numpy as np
 
 
 class Metrics:
-    """The rows of metrics.jsonl and the picture loss.png, both in one folder.
+    """The rows of metrics.jsonl and the picture loss.png, in one folder.
 
     A row is what one step gave, {"step", "loss"}, or an evaluation: {"step", "train_loss", "validation_loss",
-    "perplexity", "seconds"}, where the script measures them also "sample" and a share of its own. Losses are in nats per
-    target.
+    "perplexity", "seconds"} and, if they are measured, "sample" and one share under a key of its own. Losses are in nats
+    per target.
     """
 
     def __init__(self, folder: Path, last_step: int, share: tuple[str, str] | None = None) -> None:
-        """Continue the file behind `last_step`: what a killed training wrote after its last saved step is dropped.
+        """Continue the file after `last_step`: what a killed training wrote after its last saved step is dropped.
 
         share: the key and the label of a figure from 0 to 1 that the picture's right axis shows.
         Raises InputError where the file to be continued is missing or damaged, or cannot be written.

@@ -38,7 +38,7 @@ class Diverged(InputError):
 class Interrupt:
     """Notes Ctrl-C and SIGTERM, so that the step under way can finish; a second one ends at once.
 
-    It stays in charge when the training has ended: `accelerate launch` may pass a signal on late.
+    Its handlers stay installed after the training has ended: `accelerate launch` may pass a signal on late.
     """
 
     ECHO = 1.0  # seconds within which a second signal is the first one, passed on by `accelerate launch`
@@ -73,7 +73,7 @@ class Trainer:
         """loss: of this process's share of a batch, summed over its targets, and their number. It calls the model as
             `accelerator.prepare` returned it, which averages the gradients of several processes.
         batches: this process's shares of all batches from a step on, counted from 0.
-        learning_rate: at its highest. state_path: the file that `save` writes. dtype: what the loss is computed in.
+        learning_rate: the highest one. state_path: the file that `save` writes. dtype: what the loss is computed in.
         """
         self.model, self.optimizers, self.loss, self.batches = model, optimizers, loss, batches
         self.num_steps, self.highest_rate, self.state_path = num_steps, learning_rate, state_path
@@ -140,7 +140,7 @@ class Trainer:
                     if gap > max_loss_gap:
                         progress.write(f"stopped: the loss gap exceeds {max_loss_gap}")
                     finished |= self.any_process(gap > max_loss_gap)
-                if finished:  # not saved: resumed from its last step, a training would have none left to finish with
+                if finished:  # not saved: a training resumed from its last step would have no step left to end with
                     return
                 if metrics and (self.step % save_every == 0 or interrupt.wanted):
                     self.save()
@@ -200,7 +200,7 @@ class Trainer:
         return validation_loss - train_loss
 
     def any_process(self, says: bool) -> bool:
-        """Whether any process says so; all must ask."""
+        """Whether `says` is true in any process; every process must call this."""
         return self.accelerator.reduce(torch.tensor(float(says), device=self.device), "sum").item() > 0
 
 
