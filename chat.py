@@ -273,6 +273,7 @@ class Chat:
         conversation, user, limit = self.conversation, Message("user", text), self.settings["max_new_tokens"]
         before = conversation.turns if before is None else before
         settings = self.settings_of_next_answer()
+        self.answers += 1
         start = time.perf_counter()
         ids, turns = conversation.fitted(before, user, min(limit, conversation.context // 2))
         if len(turns) < len(before):
@@ -297,7 +298,6 @@ class Chat:
             settings["temperature"] = 0  # one beam is greedy
         elif self.settings["seed"] is not None:
             settings["seed"] = (self.settings["seed"] + self.answers) % 2**63
-        self.answers += 1
         return settings
 
 

@@ -3,7 +3,7 @@
 A task file holds a strategy, a function from the next token's logits to the next token, and hands it to `run_task`.
 `write_one` is the loop as it is best understood, for one text; `decode` is the same for many texts at once:
 
-    prompt -> ids (1, T) -> Rows: one prefill, spread over the rows -> decode: one token per row and step -> results
+    prompt -> ids (1, T) -> Batch: one prefill, spread over the rows -> decode: one token per row and step -> results
 
 All rows of a batch continue the same prompt, so they always have the same length: there is no padding and no attention
 mask. "Select these rows" is the only operation on the cache: it spreads, drops and reorders them.
@@ -24,6 +24,7 @@ from support.errors import InputError, one_line_errors
 
 from data.corpus.documents import JSON_MACHINE, STORYTELLER
 from data.corpus.judging import judge_json
+from models.cache import growing_cache
 from models.chatml import CHAT_TEMPLATE, IM_START, Message, chatml, check_unicode, conversation_ids
 from models.loading import Loaded, load_model
 from support.flags import COUNT, RULES, Parser, add_model_flags, add_results_flag, flag, number
@@ -96,8 +97,6 @@ def write_one(model: nn.Module, ids: Tensor, choose: Callable[[Tensor], Tensor],
 
     The cache remembers what was fed. `decode` does the same for many rows, and continues beyond the model's context, too.
     """
-    from models.cache import growing_cache
-
     cache, written = growing_cache(), []
     while len(written) < max_new_tokens:
         logits = step(model, ids, cache)  # (1, vocab)
@@ -115,13 +114,11 @@ def context_of(model: nn.Module, context_len: int | None = None) -> int:
     return min(limit for limit in limits if limit and limit > 0)  # XLNet's, without limit, is -1
 
 
-class Rows:
+class Batch:
     """The texts being written: their ids (rows, T) and the cache of what the model has already read."""
 
     def __init__(self, model: nn.Module, ids: Tensor, context_len: int | None = None, cache: "Cache | None" = None) -> None:
         """Start with the prompt, ids (1, T). A `cache` that holds the first tokens of `ids` is used, and changed."""
-        from models.cache import growing_cache
-
         self.model, self.ids, self.cache = model, ids, growing_cache() if cache is None else cache
         self.context = context_of(model, context_len)
 
@@ -145,20 +142,20 @@ class Rows:
         self.ids = torch.cat([self.ids, tokens[:, None]], dim=1)
 
 
-def decode(model: nn.Module, ids: Tensor, choose: Callable[..., Tensor], columns: dict[str, Sequence],
-           eos_ids: frozenset[int], max_new_tokens: int, context_len: int | None = None,
+def decode(model: nn.Module, ids: Tensor, choose: Callable[..., Tensor], columns: dict[str, Sequence | Tensor],
+           eos_ids: frozenset[int], max_new_tokens: int, num_rows: int = 1, context_len: int | None = None,
            cache: "Cache | None" = None) -> Iterator[tuple[int, int, float]]:
-    """Continue one prompt, ids (1, T), once per row; yield (number of the row, token, log_prob).
+    """Continue one prompt, ids (1, T), `num_rows` times; yield (number of the row, token, log_prob).
 
     `choose(logits (n, vocab), **columns) -> tokens (n,)` is the strategy. `columns` are what its signature names, a value
-    for each row: {"generators": [...], "temperature": (rows, 1)}; a strategy without any writes one row. A row ends with an
-    id of `eos_ids` (which is yielded too) or after `max_new_tokens`; rows that end leave the batch. log_prob is the token's
-    own under the model's unchanged distribution, whatever the strategy.
+    for each row: {"generators": [...], "temperature": (rows, 1)}. A row ends with an id of `eos_ids` (which is yielded too) or
+    after `max_new_tokens`; rows that end leave the batch. log_prob is the token's own under the model's unchanged
+    distribution, whatever the strategy.
     """
-    live = list(range(max(map(len, columns.values()), default=1)))
-    texts = Rows(model, ids, context_len, cache)
-    logits = texts.next_logits().expand(len(live), -1)  # the prefill, once for all rows
-    texts.select([0] * len(live))
+    live = list(range(num_rows))
+    batch = Batch(model, ids, context_len, cache)
+    logits = batch.next_logits().expand(num_rows, -1)  # the prefill, once for all rows
+    batch.select([0] * num_rows)
     for remaining in reversed(range(max_new_tokens)):
         tokens = choose(logits, **columns)
         log_probs = logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
@@ -166,13 +163,13 @@ def decode(model: nn.Module, ids: Tensor, choose: Callable[..., Tensor], columns
         alive = [i for i, token in enumerate(tokens.tolist()) if token not in eos_ids]
         if not alive or not remaining:
             return
-        texts.append(tokens)
+        batch.append(tokens)
         if len(alive) < len(live):
-            texts.select(alive)
+            batch.select(alive)
             live = [live[i] for i in alive]
             columns = {name: column[alive] if isinstance(column, Tensor) else [column[i] for i in alive]
                        for name, column in columns.items()}
-        logits = texts.next_logits()
+        logits = batch.next_logits()
 
 
 # ------------------------------------------------------------------------------------------------------ running a task
@@ -203,6 +200,7 @@ class Text(NamedTuple):
     candidates: list[dict] | None = None
 
 
+# (loaded, ids, rows, max_new_tokens, tick) -> each text as it ends; `tick` is told the length reached, for a progress bar.
 Write = Callable[[Loaded, Tensor, list[Row], int, Callable[[int], object]], Iterator[Text]]
 
 
@@ -211,7 +209,7 @@ def token_by_token(choose: Callable[..., Tensor]) -> Write:
     def write(loaded: Loaded, ids: Tensor, rows: list[Row], max_new_tokens: int,
               tick: Callable[[int], object]) -> Iterator[Text]:
         start, written, sums = time.perf_counter(), [[] for _ in rows], [0.0] * len(rows)
-        events = decode(loaded.model, ids, choose, columns_of(choose, rows), loaded.eos_ids, max_new_tokens)
+        events = decode(loaded.model, ids, choose, columns_of(choose, rows), loaded.eos_ids, max_new_tokens, len(rows))
         for i, token, log_prob in events:
             written[i].append(token)
             sums[i] += log_prob
@@ -221,8 +219,9 @@ def token_by_token(choose: Callable[..., Tensor]) -> Write:
     return write
 
 
-def columns_of(choose: Callable[..., Tensor], rows: list[Row]) -> dict[str, Sequence]:
-    """What a strategy's signature names after the logits: the rows' generators, and their settings as tensors (rows, 1)."""
+def columns_of(choose: Callable[..., Tensor], rows: list[Row]) -> dict[str, Sequence | Tensor]:
+    """What a strategy's signature names after the logits: for sample_at_temperature(logits, generators, temperature) the rows'
+    generators, and the "temperature" of their settings as a tensor (rows, 1)."""
     _, *names = inspect.signature(choose).parameters
     return {name: [row.generator for row in rows] if name == "generators" else
             torch.tensor([[row.setting[name]] for row in rows], dtype=torch.float64) for name in names}

@@ -45,7 +45,7 @@ class GeneratorTransformer(Transformer):
         if not begun and self.config.bos_token_id is not None:
             ids = [self.config.bos_token_id, *ids]
         continuation = continue_ids(
-            self, torch.tensor([ids]), [self.config.eos_token_id],
+            self, torch.tensor([ids]), frozenset([self.config.eos_token_id]),
             temperature=temperature, top_k=top_k, top_p=top_p, num_beams=num_beams, length_penalty=length_penalty,
             seed=seed, max_new_tokens=max_out_tokens, context_len=context_len,
         )  # fmt: skip

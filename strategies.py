@@ -58,7 +58,8 @@ def continue_ids(model: nn.Module, ids: Tensor, eos_ids: frozenset[int], *, temp
         generator = torch.Generator()
         generator.seed() if seed is None else generator.manual_seed(seed)
         strategy = partial(choose, temperature=temperature, top_k=top_k, top_p=top_p)
-        events = decode(model, ids, strategy, {"generators": [generator]}, eos_ids, max_new_tokens, context_len, cache)
+        events = decode(model, ids, strategy, {"generators": [generator]}, eos_ids, max_new_tokens, context_len=context_len,
+                        cache=cache)
         return (token for _, token, _ in events)
     check_beams(model, num_beams)
     if (top_k, top_p) != (0, 1):

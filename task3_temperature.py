@@ -22,7 +22,7 @@ def sample_at_temperature(logits: Tensor, generators: list[Generator], temperatu
 def apply_temperature(logits: Tensor, temperature: Tensor) -> Tensor:
     """Logits / T, row by row, but for what the softmax cannot tell: (rows, vocab), temperature (rows, 1) -> (rows, vocab)."""
     logits = without_overflow(logits)
-    return greedy_at_zero(logits / temperature, logits, temperature).to(logits.dtype)
+    return greedy_at_zero(logits / temperature, logits, temperature).to(logits.dtype)  # T is float64
 
 
 def without_overflow(logits: Tensor) -> Tensor:

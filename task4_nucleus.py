@@ -26,27 +26,27 @@ def sample_from_nucleus(logits: Tensor, generators: list[Generator], temperature
 def nucleus(logits: Tensor, top_p: Tensor) -> Tensor:
     """Logits with -inf outside each row's nucleus: (rows, vocab), top_p (rows, 1) -> (rows, vocab)."""
     probs = logits.softmax(dim=-1)
-    total = probs.sum(dim=-1, keepdim=True, dtype=torch.float64)  # 1 but for rounding
-    ids = sorted_ids(probs, top_p)  # (rows, n), the most likely first
+    limit = (top_p + ROUNDING) * probs.sum(dim=-1, keepdim=True, dtype=torch.float64)  # a float32 softmax sums to about 1
+    ids = sorted_ids(probs, limit)  # (rows, n), the most likely first
     cumulative = probs.gather(1, ids).cumsum(dim=-1, dtype=torch.float64)
-    inside = cumulative <= (top_p + ROUNDING) * total
+    inside = cumulative <= limit
     inside[:, 0] = True  # the most likely token stays even if it exceeds top_p alone
     kept = torch.zeros_like(probs, dtype=torch.bool).scatter(1, ids, inside)
     return logits.where(kept, -torch.inf)
 
 
-def sorted_ids(probs: Tensor, top_p: Tensor) -> Tensor:
+def sorted_ids(probs: Tensor, limit: Tensor) -> Tensor:
     """Each row's ids by falling probability, the lower id first among equals: probs.argsort(descending=True, stable=True),
-    or its first columns where they are enough: (rows, vocab), top_p (rows, 1) -> (rows, n).
+    or its first columns where they are enough: (rows, vocab), limit (rows, 1) -> (rows, n).
 
-    Sorting a whole vocabulary is slow. Once the tokens above some probability hold more than top_p, no other can be in the
+    Sorting a whole vocabulary is slow. Once the tokens above some probability hold more than the limit, no other can be in the
     nucleus.
     """
     for floor in (1e-3, 1e-6):
         above = probs >= floor
         count = int(above.sum(dim=-1).max())
         held = probs.where(above, 0).sum(dim=-1, keepdim=True, dtype=torch.float64)
-        if count < probs.shape[-1] / 8 and (held > top_p + 3 * ROUNDING).all():
+        if count < probs.shape[-1] / 8 and (held > limit + ROUNDING).all():
             ids = probs.topk(count).indices.sort().values  # topk leaves equals in any order
             return ids.gather(1, probs.gather(1, ids).argsort(descending=True, stable=True))
     return probs.argsort(descending=True, stable=True)

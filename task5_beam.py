@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from support.errors import InputError
 
-from common import Row, Rows, Text, answer, run_task
+from common import Batch, Row, Text, answer, run_task
 from models.loading import Loaded
 
 import torch
@@ -40,10 +40,10 @@ def beam_search(model: nn.Module, ids: Tensor, num_beams: int, eos_ids: frozense
     picture: (length, parents, tokens, totals, ending, alive), the names below.
     """
     check_beams(model, num_beams)
-    texts, scores, finished = Rows(model, ids, context_len, cache), torch.zeros(1, dtype=torch.float64), []
+    batch, scores, finished = Batch(model, ids, context_len, cache), torch.zeros(1, dtype=torch.float64), []
     for length in range(1, max_new_tokens + 1):
         # 1. Each live candidate offers its num_beams best continuations.        logits: (live, vocab)
-        offers = texts.next_logits().log_softmax(dim=-1).topk(num_beams)
+        offers = batch.next_logits().log_softmax(dim=-1).topk(num_beams)
         # 2. The pool, (live * num_beams,), is ranked by summed log-probability. A place in the flattened pool tells the
         #    parent: each has num_beams offers in a row.
         totals, order = (scores[:, None] + offers.values).flatten().sort(descending=True, stable=True)
@@ -52,7 +52,7 @@ def beam_search(model: nn.Module, ids: Tensor, num_beams: int, eos_ids: frozense
         # 3. Those that end among the first num_beams are finished.
         ending = ended[:num_beams].nonzero()[:, 0]  # places in the pool
         for i in ending.tolist():
-            written = texts.ids[parents[i], ids.shape[1]:].tolist()
+            written = batch.ids[parents[i], ids.shape[1]:].tolist()
             finished.append(Candidate([*written, tokens[i].item()], totals[i].item(), True))
         # 4. The best num_beams of those that do not end live on. So the beam refills: as many live as before, whatever
         #    has finished (the exercise's steps "drop the finished" and "keep num_beams" in one).
@@ -60,11 +60,11 @@ def beam_search(model: nn.Module, ids: Tensor, num_beams: int, eos_ids: frozense
         watch(length, parents, tokens, totals, ending, alive)
         if len(finished) >= num_beams:
             return finished
-        texts.select(parents[alive].tolist())
-        texts.append(tokens[alive])
+        batch.select(parents[alive].tolist())
+        batch.append(tokens[alive])
         scores = totals[alive]  # (live,)
     return finished + [Candidate(row[ids.shape[1]:].tolist(), score.item(), False)
-                       for row, score in zip(texts.ids, scores, strict=True)]
+                       for row, score in zip(batch.ids, scores, strict=True)]
 
 
 def rank(candidates: list[Candidate], length_penalty: float) -> list[tuple[float, Candidate]]:
@@ -76,7 +76,7 @@ def rank(candidates: list[Candidate], length_penalty: float) -> list[tuple[float
 def check_beams(model: nn.Module, num_beams: int) -> None:
     """Raises InputError for more beams than there are tokens to offer."""
     if num_beams > model.config.vocab_size:
-        raise InputError(f"num_beams must be at most the vocabulary, {model.config.vocab_size}, not {num_beams}")
+        raise InputError(f"num_beams (--num-beams) must be at most the vocabulary, {model.config.vocab_size}, not {num_beams}")
 
 
 def write_by_beams(loaded: Loaded, ids: Tensor, rows: list[Row], max_new_tokens: int,

@@ -128,8 +128,9 @@ def read_settings(work: Path) -> Settings:
     if not (work / STATE).exists():
         raise InputError(f"{work.parent} holds no unfinished training to resume")
     try:
-        return Settings(**json.loads((work / SETTINGS).read_text("utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        saved = json.loads((work / SETTINGS).read_text("utf-8"))  # an earlier version saved --output and --resume as well
+        return Settings(**{field.name: saved[field.name] for field in fields(Settings)})
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{work / SETTINGS} cannot be read: {first_line(error)}") from error
 
 

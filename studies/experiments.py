@@ -37,7 +37,7 @@ from data.corpus.transfers import held_out_transfer
 from models.chatml import chatml
 from models.loading import Loaded, load_model
 from strategies import choose
-from studies.measures import distinct, mean, repetition, share
+from studies.measures import distinct, entropies, mean, repetition, share
 from support.flags import COUNT, Parser, add_model_flags, add_results_flag, number
 from support.results import model_folder, read_json, run_facts, set_aside, write_json
 from task5_beam import beam_search, rank
@@ -138,7 +138,7 @@ def draw(loaded: Loaded, request: Request, setting: dict, seeds: int, max_new_to
 
     ids, written, log_probs = prompt_ids(loaded.tokenizer, request.prompt), [[] for _ in rows], [0.0] * seeds
     columns = {"generators": [row.generator for row in rows], "numbers": range(seeds)}
-    for i, token, log_prob in decode(loaded.model, ids, watched, columns, loaded.eos_ids, max_new_tokens):
+    for i, token, log_prob in decode(loaded.model, ids, watched, columns, loaded.eos_ids, max_new_tokens, seeds):
         written[i].append(token)
         log_probs[i] += log_prob
     return [Sample(answer(loaded, tokens), len(tokens), tokens[-1] in loaded.eos_ids, log_prob / len(tokens),
@@ -150,9 +150,8 @@ def step_figures(logits: Tensor, tokens: Tensor) -> tuple[list[float], list[bool
     """Each row's entropy, and whether its token fell outside: logits (rows, vocab), tokens (rows,)."""
     log_probs = logits.log_softmax(dim=-1)
     probs = log_probs.exp()
-    entropy = -(probs * log_probs).nan_to_num().sum(dim=-1)  # a probability of 0 adds nothing
     above = (probs * (log_probs > log_probs.gather(1, tokens[:, None]))).sum(dim=-1)
-    return entropy.tolist(), (above >= OUTSIDE).tolist()
+    return entropies(log_probs).tolist(), (above >= OUTSIDE).tolist()
 
 
 def search(loaded: Loaded, request: Request, max_new_tokens: int) -> list[dict]:

@@ -1,4 +1,4 @@
-"""What studies measure: shares and means with their 95 % intervals, and how repetitive or diverse texts are.
+"""What studies measure: shares and means with their 95 % intervals, how repetitive or diverse texts are, entropy.
 
 The interval of a share is Wilson's (1927), that of a mean a percentile bootstrap.
 """
@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 from scipy.stats import binomtest, bootstrap
+from torch import Tensor
 
 
 def share(flags: Iterable[bool]) -> dict[str, float]:
@@ -41,3 +42,8 @@ def distinct(first: str, second: str, n: int = 2) -> float:
     """distinct-n of two texts together: different n-grams over all n-grams (Li et al. 2016, section 5.3)."""
     found = ngrams(first, n) + ngrams(second, n)
     return len(set(found)) / len(found) if found else 0.0
+
+
+def entropies(log_probs: Tensor) -> Tensor:
+    """The entropy of each row's distribution, in nats: log-probabilities (rows, vocab) -> (rows,)."""
+    return -(log_probs.exp() * log_probs).nan_to_num().sum(dim=-1)  # a probability of 0 adds nothing

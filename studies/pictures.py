@@ -16,6 +16,8 @@ from support.errors import InputError, one_line_errors
 from common import prompt_ids, step
 from models.loading import Loaded, load_model
 from studies.drawing import plt, save, token_name
+from studies.measures import entropies
+from studies.token_page import logits_along
 from support.colours import BLUE, GREEN, GREY, ORANGE
 from support.flags import Parser, add_model_flags, add_results_flag
 from support.results import model_folder, read_results
@@ -96,11 +98,6 @@ def at_temperature(logits: Tensor, temperature: float) -> Tensor:
     return apply_temperature(logits, torch.tensor([[temperature]], dtype=torch.float64)).log_softmax(-1)
 
 
-def entropies(log_probs: Tensor) -> Tensor:
-    """(rows, vocab) -> the entropy of each row (rows,), in nats."""
-    return -(log_probs.exp() * log_probs).nan_to_num().sum(-1)  # a probability of 0 adds nothing
-
-
 def draw_step(loaded: Loaded, prompt: str, word: str, path: Path) -> None:
     """The first token's distribution at five temperatures, sorted, and where the nucleus cuts it.
 
@@ -128,13 +125,11 @@ def draw_step(loaded: Loaded, prompt: str, word: str, path: Path) -> None:
     save(figure, path)
 
 
-@torch.inference_mode()
-def logits_along(loaded: Loaded, result: dict) -> tuple[Tensor, Tensor]:
+def text_logits(loaded: Loaded, result: dict) -> tuple[Tensor, Tensor]:
     """The first tokens (steps,) of a text, and the logits (steps, vocab) that they were chosen from."""
-    prompt = prompt_ids(loaded.tokenizer, result["prompt"])
-    ids = torch.tensor(result["token_ids"][:SHOWN_STEPS])
-    read = torch.cat([prompt[0], ids[:-1]])[None].to(next(loaded.model.parameters()).device)
-    return ids, loaded.model(read).logits[0, prompt.shape[1] - 1:].float().cpu()
+    ids = result["token_ids"][:SHOWN_STEPS]
+    pieces = logits_along(loaded.model, prompt_ids(loaded.tokenizer, result["prompt"]), ids)
+    return torch.tensor(ids), torch.cat(list(pieces))
 
 
 def along(loaded: Loaded, result: dict) -> tuple[list[float], list[float]]:
@@ -142,7 +137,7 @@ def along(loaded: Loaded, result: dict) -> tuple[list[float], list[float]]:
 
     That is the distribution after the temperature of the text's setting; greedy is taken to choose at T = 1.
     """
-    ids, logits = logits_along(loaded, result)
+    ids, logits = text_logits(loaded, result)
     log_probs = at_temperature(logits, result["parameters"].get("temperature", 1.0))
     return log_probs.gather(1, ids[:, None])[:, 0].exp().tolist(), entropies(log_probs).tolist()
 
@@ -168,7 +163,7 @@ def draw_entropy(loaded: Loaded, greedy: dict, by_temperature: list[dict], path:
 
     A line for one fixed text, the greedy one; a dot for each text that was written at its own temperature.
     """
-    _, logits = logits_along(loaded, greedy)
+    _, logits = text_logits(loaded, greedy)
     temperatures = [10 ** (exponent / 20) for exponent in range(-60, 41)]  # 0.001 to 100
     entropy = [entropies(at_temperature(logits, temperature)).mean().item() for temperature in temperatures]
     figure, axis = plt.subplots(figsize=(8, 4), layout="constrained")

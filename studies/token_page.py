@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 
 from support.errors import InputError, one_line_errors
 
-from common import Rows, prompt_ids
+from common import Batch, context_of, prompt_ids
 from models.loading import Loaded, load_model
 from support.files import write_text
 from support.flags import Parser, add_model_flags, add_results_flag
-from support.results import candidate_line, describe, figures, model_folder, read_results, shorten
+from support.results import candidate_line, describe, figures, model_folder, order, read_results, shorten
 from task3_temperature import apply_temperature
 from task4_nucleus import nucleus
 
@@ -99,7 +99,7 @@ def logits_along(model: nn.Module, prompt: Tensor, token_ids: list[int]) -> Iter
     from transformers.cache_utils import DynamicCache
 
     ids = torch.cat([prompt, torch.tensor([token_ids])], dim=1)[:, :-1]
-    within, cache = min(ids.shape[1], Rows(model, ids).context), DynamicCache()
+    within, cache = min(ids.shape[1], context_of(model)), DynamicCache()
     for start in range(0, within, PIECE):
         piece = ids[:, start:min(start + PIECE, within)].to(next(model.parameters()).device)
         logits = model(input_ids=piece, past_key_values=cache).logits[0].float().cpu()  # (piece, vocab)
@@ -107,7 +107,7 @@ def logits_along(model: nn.Module, prompt: Tensor, token_ids: list[int]) -> Iter
             raise InputError("the model's logits are not numbers: its weights are broken, or try --dtype float32")
         yield logits[max(0, prompt.shape[1] - 1 - start):]
     for end in range(within + 1, ids.shape[1] + 1):
-        yield Rows(model, ids[:, :end]).next_logits()
+        yield Batch(model, ids[:, :end]).next_logits()
 
 
 def rounded(probability: Tensor) -> float:
@@ -150,10 +150,8 @@ def text_figures(loaded: Loaded, result: dict, names: TokenBytes) -> list[list]:
 
 def task_entry(loaded: Loaded, path: Path, content: dict, names: TokenBytes, tick: Callable[[], object]) -> dict:
     """A task's texts in the order of prompt, setting and sample; `tick()` is called after each."""
-    prompts = list(dict.fromkeys(result["prompt"] for result in content["runs"]))
     entries = []
-    for result in sorted(content["runs"], key=lambda result: (
-            prompts.index(result["prompt"]), list(result["parameters"].values()), result["sample"])):  # fmt: skip
+    for result in order(content["runs"]):
         entries.append({
             "prompt": shorten(result["prompt"]),
             "setting": f"{describe(result['parameters'])}, sample {result['sample']}",

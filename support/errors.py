@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 ROOT = Path(__file__).resolve().parent.parent  # the project's folder
 FAILED, INTERRUPTED = 2, 130  # exit codes
@@ -49,10 +50,15 @@ def one_line_errors() -> Iterator[None]:
         sys.exit(FAILED)
 
 
-def leave(*_: object) -> None:
-    """The handler of Ctrl-C while a script is still importing its modules, when there is nothing to save."""
-    os.write(2, b"interrupted\n")
-    os._exit(INTERRUPTED)
+def leave(number: int, frame: FrameType | None) -> None:
+    """The answer to Ctrl-C while a script is still importing its modules, and there is nothing to lose; later the usual one."""
+    called = None  # by the script itself, outside of its functions
+    while frame is not None and (frame.f_globals.get("__name__"), frame.f_code.co_name) != ("__main__", "<module>"):
+        called, frame = frame, frame.f_back
+    if called is not None and called.f_code.co_filename.startswith("<frozen importlib"):
+        os.write(2, b"interrupted\n")
+        os._exit(INTERRUPTED)
+    raise KeyboardInterrupt
 
 
 def is_our_script() -> bool:

@@ -122,8 +122,8 @@ class TaskResults:
 
     def add(self, result: dict) -> None:
         """Put a result in the place of the one with the same prompt, setting and sample, or at the end."""
-        results, keys = self.content["runs"], [identity(old) for old in self.content["runs"]]
-        place = keys.index(identity(result)) if identity(result) in keys else len(results)
+        results, keys = self.content["runs"], [result_key(old) for old in self.content["runs"]]
+        place = keys.index(result_key(result)) if result_key(result) in keys else len(results)
         results[place:place + 1] = [result]
         self.added += 1
 
@@ -137,7 +137,7 @@ class TaskResults:
         print(f"{self.added} texts saved in {self.path}", file=sys.stderr)
 
 
-def identity(result: dict) -> str:
+def result_key(result: dict) -> str:
     """What makes two results the same one."""
     return json.dumps([result["prompt"], result["parameters"], result["sample"]], sort_keys=True)
 

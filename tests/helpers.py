@@ -85,8 +85,9 @@ def continuations(model, prompt: Tensor, choose: Callable, columns: dict[str, Se
     """What decode yields, gathered: one list of ids per row."""
     from common import decode
 
-    texts = [[] for _ in range(max(map(len, columns.values()), default=1))]
-    for row, token, _ in decode(model, prompt, choose, columns, eos_ids, limit, context_len):
+    num_rows = max(map(len, columns.values()), default=1)
+    texts = [[] for _ in range(num_rows)]
+    for row, token, _ in decode(model, prompt, choose, columns, eos_ids, limit, num_rows, context_len):
         texts[row].append(token)
     return texts
 

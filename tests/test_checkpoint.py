@@ -5,7 +5,7 @@ import random
 from collections import defaultdict
 from decimal import Decimal
 
-from common import PROMPTS, Rows, columns_of, decode, make_row, prompt_ids
+from common import PROMPTS, Batch, columns_of, decode, make_row, prompt_ids
 from data.corpus.documents import STORYTELLER
 from data.corpus.judging import keeps_hero
 from data.corpus.stories import held_out_story
@@ -98,7 +98,7 @@ def test_its_stories_end_and_keep_their_hero(loaded):
 
 def draw_side_by_side(loaded, prompts, limit):
     """The texts that continue prompts (rows, T), at temperature 0.8 from the top 0.95, and whether each ended."""
-    rows, eos = Rows(loaded.model, prompts), torch.tensor(list(loaded.eos_ids))
+    rows, eos = Batch(loaded.model, prompts), torch.tensor(list(loaded.eos_ids))
     generators = [torch.Generator().manual_seed(seed) for seed in range(len(prompts))]
     ended = torch.zeros(len(prompts), dtype=torch.bool)
     while not ended.all() and rows.ids.shape[1] < prompts.shape[1] + limit:
@@ -151,7 +151,7 @@ def test_the_shipped_texts_are_what_the_checkpoint_gives(loaded, task, choose):
             return shipped
 
         ids, columns = prompt_ids(loaded.tokenizer, prompt), {**columns_of(choose, rows), "numbers": range(len(runs))}
-        for number, token, _ in decode(loaded.model, ids, follow, columns, loaded.eos_ids, 1000):
+        for number, token, _ in decode(loaded.model, ids, follow, columns, loaded.eos_ids, 1000, len(runs)):
             written[number].append(token)
         assert written == [run["token_ids"] for run in runs]
 

@@ -10,7 +10,7 @@ from support.errors import InputError
 
 import common
 from common import (
-    Rows,
+    Batch,
     columns_of,
     context_of,
     decode,
@@ -40,7 +40,7 @@ def test_cached_equals_recomputed_before_and_past_the_context(seed, prompt):
     see 8, so it sees the last 7, at positions 0 to 6 again.
     """
     model, context = random_model(seed), 7
-    rows, ids = Rows(model, prompt, context), prompt
+    rows, ids = Batch(model, prompt, context), prompt
     for _ in range(10):
         with torch.no_grad():
             expected = model(ids[:, -context:]).logits[:, -1]
@@ -72,7 +72,7 @@ def test_a_prompt_longer_than_the_context_is_read_from_its_end():
 
 
 def test_selecting_rows_reorders_their_cache(prompt):
-    model, rows = random_model(0), Rows(random_model(0), prompt)
+    model, rows = random_model(0), Batch(random_model(0), prompt)
     rows.next_logits()
     rows.select([0, 0, 0])
     rows.append(torch.tensor([1, 2, 3]))

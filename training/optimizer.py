@@ -46,11 +46,11 @@ class Muon(torch.optim.Optimizer):
                 if matrix.grad is not None:
                     alike[min(matrix.shape), max(matrix.shape)].append(matrix)
             for (_, columns), matrices in alike.items():
-                directions = torch.stack([lying(self.direction(matrix, group["momentum"])) for matrix in matrices])
+                directions = torch.stack([wide(self.direction(matrix, group["momentum"])) for matrix in matrices])
                 updates = orthogonalize(directions.to(self.dtype))
                 for matrix, update in zip(matrices, updates, strict=True):
                     matrix.mul_(1 - group["lr"] * group["weight_decay"])
-                    lying(matrix).add_(update, alpha=-0.2 * group["lr"] * columns**0.5)
+                    wide(matrix).add_(update, alpha=-0.2 * group["lr"] * columns**0.5)
 
     def direction(self, matrix: nn.Parameter, momentum: float) -> Tensor:
         """The averaged gradient that the matrix moves along, before it is made orthogonal."""
@@ -61,7 +61,7 @@ class Muon(torch.optim.Optimizer):
         return matrix.grad.lerp(average, momentum)
 
 
-def lying(matrix: Tensor) -> Tensor:
+def wide(matrix: Tensor) -> Tensor:
     """The matrix itself, or the transpose of one that has more rows than columns."""
     return matrix.mT if matrix.shape[0] > matrix.shape[1] else matrix
 

@@ -1,7 +1,7 @@
 """Money transfers: a request to pay somebody, and the JSON that says whom, how much, and in which currency.
 
 Contractor, currency, amount, the way the amount is written and the sentence around them are drawn independently.
-The sentences themselves are in phrases.py.
+The sentences themselves are in transfer_phrases.py.
 """
 
 import json
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from data.corpus.documents import JSON_MACHINE, Document
 from data.corpus.names import name_word, reserved
-from data.corpus.phrases import (
+from data.corpus.transfer_phrases import (
     ASKING,
     GREETINGS,
     LABELS,

@@ -2,7 +2,8 @@
 
 import random
 
-from models.cache import SPARE, growing_cache
+from models.cache import growing_cache
+from models.growing_layer import SPARE
 
 import pytest
 import torch

@@ -84,7 +84,7 @@ def test_tables_have_at_most_five_columns():
 
 @pytest.mark.parametrize("page", [page for page in DOCUMENTS if "LOG" not in page])
 def test_python_files_that_a_page_names_exist(page):
-    """`data/corpus/phrases.py`, or `phrases.py` beside it. The log tells of files that have gone."""
+    """`data/corpus/transfer_phrases.py`, or `phrases.py` beside it. The log tells of files that have gone."""
     names = {path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py") if ".venv" not in path.parts}
     for quoted in re.findall(r"`([\w/]+\.py)`", TEXTS[page]):
         assert quoted in names or any(name.endswith("/" + quoted) for name in names), quoted

@@ -4,7 +4,7 @@ import copy
 import math
 
 from models.transformer import Transformer, TransformerConfig
-from training.optimizer import POLYNOMIALS, Muon, lying, make_optimizers, orthogonalize
+from training.optimizer import POLYNOMIALS, Muon, make_optimizers, orthogonalize, wide
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ def give_gradients(*lists):
 
 def one_orthogonal(matrix):
     """`orthogonalize` for a single matrix, also a tall one."""
-    found = orthogonalize(lying(matrix)[None])[0]
+    found = orthogonalize(wide(matrix)[None])[0]
     return found if found.shape == matrix.shape else found.mT
 
 

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from data.corpus.documents import JSON_MACHINE
 from data.corpus.names import reserved
-from data.corpus.phrases import FRAMES
+from data.corpus.transfer_phrases import FRAMES
 from data.corpus.transfers import CURRENCIES, LEGAL, TRADES, Transfer, held_out_transfer, training_transfer
 
 import pytest
