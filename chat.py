@@ -9,6 +9,8 @@
 In the conversation /help lists the commands; quit, /quit or Ctrl-D ends it, Ctrl-C stops an answer.
 """
 
+from support.errors import InputError, first_line, one_line_errors
+
 import argparse
 import copy
 import json
@@ -20,8 +22,6 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from support.errors import InputError, first_line, one_line_errors
 
 from common import answer, context_of, step
 from data.corpus.documents import JSON_MACHINE, STORYTELLER

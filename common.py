@@ -9,6 +9,8 @@ All rows of a batch continue the same prompt, so they always have the same lengt
 mask. "Select these rows" is the only operation on the cache: it spreads, drops and reorders them.
 """
 
+from support.errors import InputError, one_line_errors
+
 import argparse
 import hashlib
 import inspect
@@ -19,8 +21,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-from support.errors import InputError, one_line_errors
 
 from data.corpus.documents import JSON_MACHINE, STORYTELLER
 from data.corpus.judging import judge_json
@@ -239,8 +239,8 @@ def run_task(description: str, write: Write, settings: Sequence[dict] = ({},), s
         results = TaskResults(model_folder(args.results, args.model) / f"{script}.json")
         settings = chosen_settings({name: getattr(args, name) for name in settings[0]}, settings)
         loaded = load_model(args.model, args.device, args.dtype)
-        results.open({"model": loaded.identity, **run_facts(args.device, args.dtype), "seed": args.seed})
         ids = {prompt: checked_ids(loaded, prompt) for prompt in dict.fromkeys(args.prompt)}
+        results.open({"model": loaded.identity, **run_facts(args.device, args.dtype), "seed": args.seed})
         try:
             for prompt in ids:
                 rows = [make_row(args.seed, prompt, setting, sample + 1)

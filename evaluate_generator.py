@@ -7,12 +7,12 @@ Transfers are decoded greedily; exact means that the whole JSON is right to the 
 with top_p 0.95. The summary is printed; results/<model>/evaluation.json holds it with every text.
 """
 
+from support.errors import one_line_errors
+
 import random
 import statistics
 import time
 from collections import Counter
-
-from support.errors import one_line_errors
 
 from common import answer, prompt_ids
 from data.corpus.documents import STORYTELLER
@@ -22,7 +22,7 @@ from data.corpus.transfers import held_out_transfer
 from models.chatml import chatml
 from models.loading import Loaded, load_model
 from strategies import continue_ids
-from support.files import write_text
+from support.files import check_writable, write_text
 from support.flags import COUNT, Parser, add_model_flags, add_results_flag, number
 from support.results import model_folder, run_facts, write_json
 
@@ -108,12 +108,13 @@ def main() -> None:
         add_model_flags(parser)
         add_results_flag(parser)
         args = parser.parse_args()
+        path = model_folder(args.results, args.model) / "evaluation.json"
+        check_writable(path.parent)
         start = time.perf_counter()
         loaded = load_model(args.model, args.device, args.dtype)
         transfers, stories = evaluate_transfers(loaded, args.transfers), evaluate_stories(loaded, args.stories)
         summary = {**summarize(transfers, stories), "seconds": round(time.perf_counter() - start)}
         print(markdown(summary))
-        path = model_folder(args.results, args.model) / "evaluation.json"
         write_json(path, {**run_facts(args.device, args.dtype), "model": loaded.identity, "summary": summary,
                           "story_settings": STORY_SETTINGS, "transfers": transfers, "stories": stories})  # fmt: skip
         write_text(path.with_suffix(".md"), markdown(summary))

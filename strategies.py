@@ -4,11 +4,11 @@ chat.py, `GeneratorTransformer.generate` and the evaluations call `continue_ids`
 signature names, no more: `decode` and `columns_of` in common.py hand it in.
 """
 
+from support.errors import InputError
+
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
-
-from support.errors import InputError
 
 from common import decode
 from decoding.top_k import keep_top_k

@@ -7,11 +7,11 @@ finished: score = log-probability / length ** length_penalty, the length in gene
     python task5_beam.py --num-beams 4 --length-penalty 2.0
 """
 
+from support.errors import InputError
+
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
-
-from support.errors import InputError
 
 from common import Batch, Row, Text, answer, run_task
 from models.loading import Loaded

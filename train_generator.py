@@ -9,6 +9,8 @@
 The output folder is a Hugging Face model folder: try it with `python task1_greedy.py --model runs/decoder`.
 """
 
+from support.errors import INTERRUPTED, InputError, first_line, one_line_errors
+
 import contextlib
 import json
 import math
@@ -18,8 +20,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-
-from support.errors import INTERRUPTED, InputError, first_line, one_line_errors
 
 from data.batches import Epochs
 from data.blocks import TokenBlocks, write_blocks
@@ -31,7 +31,7 @@ from generator import GeneratorTransformer
 from models.chatml import CONTROL_TOKENS, END_OF_TEXT, IM_END
 from models.transformer import TransformerConfig, intermediate_size
 from support.files import make_folder, write_aside, write_text
-from support.flags import COUNT, POSITIVE, RULES, SHARE, Parser, number
+from support.flags import COUNT, POSITIVE, RULES, SHARE, Parser, number, some_path, some_text
 from training.evaluator import Evaluator, next_token_loss
 from training.metrics import Metrics
 from training.optimizer import make_optimizers
@@ -86,13 +86,16 @@ def parse_arguments(argv: list[str] | None = None) -> tuple[Path, Settings | Non
     count, positive = number(COUNT), number(POSITIVE)
     parser = Parser(__doc__)
     data = parser.add_argument_group("data")
-    data.add_argument("--text", nargs="+", metavar="PATH", help="books instead of the built-in corpus: files, folders, URLs")
+    data.add_argument("--text", type=some_text, nargs="+", metavar="PATH",
+                      help="books instead of the built-in corpus: files, folders, URLs")
     data.add_argument("--num-documents", type=count, default=120_000, help="size of the built-in corpus (%(default)s)")
-    data.add_argument("--tokenizer", default="bpe", help="bpe (default), char, word, or the path of a tokenizer.json")
+    data.add_argument("--tokenizer", type=some_text, default="bpe",
+                      help="bpe (default), char, word, or the path of a tokenizer.json")
     data.add_argument("--vocab-size", type=count, default=2048, help="tokens in a vocabulary trained here (%(default)s)")
     data.add_argument("--max-length", type=count, help="tokens in a training window (512; with --text 192)")
     model = parser.add_argument_group("model")
-    model.add_argument("--init", metavar="FOLDER", help="start from this checkpoint: its weights, shape and tokenizer")
+    model.add_argument("--init", type=some_text, metavar="FOLDER",
+                       help="start from this checkpoint: its weights, shape and tokenizer")
     model.add_argument("--hidden-size", type=count, default=256, help="width of the vectors (%(default)s)")
     model.add_argument("--num-layers", type=count, default=4, help="blocks (%(default)s)")
     model.add_argument("--num-heads", type=count, default=4, help="query heads (%(default)s)")
@@ -110,7 +113,7 @@ def parse_arguments(argv: list[str] | None = None) -> tuple[Path, Settings | Non
                           help="of the arithmetic: auto is bfloat16 where the hardware has it")
     training.add_argument("--seed", type=number(RULES["seed"]), default=0, help="of weights, corpus and order (%(default)s)")
     running = parser.add_argument_group("running")
-    running.add_argument("--output", type=Path, default=Path("runs/decoder"), metavar="FOLDER", help="(%(default)s)")
+    running.add_argument("--output", type=some_path, default=Path("runs/decoder"), metavar="FOLDER", help="(%(default)s)")
     running.add_argument("--eval-every", type=count, default=500, metavar="STEPS", help="(%(default)s)")
     running.add_argument("--save-every", type=count, default=250, metavar="STEPS", help="(%(default)s)")
     running.add_argument("--resume", action="store_true", help="go on with the training in --output, by its own settings")

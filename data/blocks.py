@@ -7,6 +7,8 @@
 Each token of each text, and the EOS that ends it, is a target that counts exactly once per epoch.
 """
 
+from support.errors import InputError, first_line
+
 import os
 import re
 import shutil
@@ -14,8 +16,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
-
-from support.errors import InputError, first_line
 
 from data.tokenizer import id_count
 

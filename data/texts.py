@@ -4,6 +4,8 @@ A *document* is a pair `(prompt, text)`, of which a model learns the text only. 
 document before it, so a book of any size passes through in small pieces.
 """
 
+from support.errors import InputError
+
 import codecs
 import hashlib
 import http.client
@@ -15,8 +17,6 @@ import urllib.request
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-
-from support.errors import InputError
 
 from models.chatml import END_OF_TEXT
 from support.files import make_folder

@@ -5,11 +5,11 @@ All are `tokenizers.Tokenizer` objects, saved as tokenizer.json, and hold the th
 characters and words that training did not show become `<|unk|>`.
 """
 
+from support.errors import InputError, first_line
+
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-
-from support.errors import InputError, first_line
 
 from models.chatml import CONTROL_TOKENS
 

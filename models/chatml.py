@@ -9,10 +9,10 @@ ChatML is written in one place, MESSAGE and OPENING; the chat template in a chec
     <|im_start|>assistant
 """
 
+from support.errors import InputError, first_line
+
 import re
 from typing import TYPE_CHECKING, NamedTuple
-
-from support.errors import InputError, first_line
 
 if TYPE_CHECKING:  # its import takes a second, for which --help need not wait
     from transformers import PreTrainedTokenizerBase

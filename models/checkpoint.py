@@ -1,11 +1,11 @@
 """A transformer as a Hugging Face folder of type qwen2, which transformers, vLLM and llama.cpp open too."""
 
+from support.errors import InputError, first_line
+
 import json
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TypeVar
-
-from support.errors import InputError, first_line
 
 from models.chatml import CHAT_TEMPLATE
 from models.transformer import Transformer, TransformerConfig

@@ -5,13 +5,13 @@ with `.logits`, and its `config` must have `vocab_size` and, where the context i
 remembers is kept in the cache, of which the loop asks `get_seq_length()` and `batch_select_indices(rows)`.
 """
 
+from support.errors import ROOT, InputError, first_line
+
 import hashlib
 import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
-
-from support.errors import ROOT, InputError, first_line
 
 from models.chatml import chat_end
 from models.checkpoint import load_checkpoint

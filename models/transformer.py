@@ -9,11 +9,11 @@ Sources: attention, Vaswani et al. 2017, section 3.2; RMSNorm, Zhang and Sennric
 Su et al. 2021, section 3.4.2; SwiGLU, Shazeer 2020, section 2; grouped-query attention, Ainslie et al. 2023, section 2.2.
 """
 
+from support.errors import InputError
+
 import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, NamedTuple
-
-from support.errors import InputError
 
 from models.norm import rms_norm
 

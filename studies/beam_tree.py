@@ -7,14 +7,14 @@ Writes results/<model>/beam_json.svg and beam_hedgehog.svg: the searches on the 
 number of tokens in LIMITS. The labels stay text, and the background is white on a dark page too.
 """
 
+from support.errors import one_line_errors
+
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 from unicodedata import east_asian_width
-
-from support.errors import one_line_errors
 
 from common import checked_ids, distinct
 from models.loading import load_model

@@ -3,11 +3,11 @@
 A language is 0 for English, 1 for Russian, which has decimal commas; the labels are in studies/labels.py.
 """
 
+from support.errors import ROOT, InputError
+
 import json
 import statistics
 from pathlib import Path
-
-from support.errors import ROOT, InputError
 
 from common import RIGHT_JSON
 from data.corpus.judging import judge_json

@@ -1,12 +1,12 @@
 """The texts and the code of the documents: what the tasks wrote, and functions as they stand in the source."""
 
+from support.errors import ROOT, InputError
+
 import ast
 import contextlib
 import html
 import io
 import textwrap
-
-from support.errors import ROOT, InputError
 
 from studies.doc_tables import Snapshot, setting_name
 from studies.labels import RIGHT, SAME_AS_GREEDY, SAMPLE, STOPS, STORY, TOKENS

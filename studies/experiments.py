@@ -8,6 +8,8 @@ stopped continues where it ended. Answers to the same request resemble each othe
 mean of the requests' own figures, and its interval is that mean's.
 """
 
+from support.errors import InputError, one_line_errors
+
 import contextlib
 import itertools
 import json
@@ -24,8 +26,6 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
-
-from support.errors import InputError, one_line_errors
 
 import task3_temperature
 import task4_nucleus

@@ -7,11 +7,11 @@ module.function` or `loop of module.function` for any function. Nothing in it is
 document is stale.
 """
 
+from support.errors import ROOT, InputError, one_line_errors
+
 import re
 from functools import partial
 from pathlib import Path
-
-from support.errors import ROOT, InputError, one_line_errors
 
 from studies.doc_tables import (
     Snapshot,

@@ -7,11 +7,11 @@ Reads results/<model>/experiments.json and the results of tasks 1 to 3, asks the
 their texts, and writes PNG files beside them.
 """
 
+from support.errors import InputError, one_line_errors
+
 import math
 import statistics
 from pathlib import Path
-
-from support.errors import InputError, one_line_errors
 
 from common import prompt_ids, step
 from models.loading import Loaded, load_model

@@ -7,10 +7,10 @@ Files that are missing in results/<model>/ stay as they are in the snapshot. Eve
 document filled in memory, before the first file is written. Texts of other prompts than the exercise's are not shipped.
 """
 
+from support.errors import ROOT, InputError, one_line_errors
+
 import re
 from pathlib import Path
-
-from support.errors import ROOT, InputError, one_line_errors
 
 from common import PROMPTS
 from models.loading import CHECKPOINT, revision
@@ -18,7 +18,7 @@ from studies.doc_tables import SHIPPED, Snapshot
 from studies.fill_docs import filled_pages, write_pages
 from support.files import make_folder, write_aside
 from support.flags import Parser, add_results_flag
-from support.results import model_folder, read_json
+from support.results import model_folder, read_json, read_task
 
 KINDS = {".json", ".jsonl", ".md", ".png", ".svg", ".html"}
 TEXT = {".json", ".md", ".html"}
@@ -38,9 +38,9 @@ def results_to_ship(folder: Path) -> list[Path]:
 def check_prompts(files: list[Path]) -> None:
     """Raises InputError for a task's results that hold a text of another prompt than the exercise's."""
     for path in files:
-        if path.suffix == ".json":
-            for result in read_json(path).get("runs", []):
-                if isinstance(result, dict) and result["prompt"] not in PROMPTS:
+        if path.match("task*.json"):
+            for result in read_task(path)["runs"]:
+                if result["prompt"] not in PROMPTS:
                     raise InputError(f"{path} holds a text of another prompt than the exercise's: move the file, and run its "
                                      "script again")
 
@@ -50,7 +50,7 @@ def check_weights(files: list[Path], weights: str) -> None:
     for path in files:
         if path.suffix == ".json":
             model = read_json(path).get("model")  # a training benchmark names none
-            if model is not None and model.get("revision") != weights:
+            if model is not None and (not isinstance(model, dict) or model.get("revision") != weights):
                 raise InputError(f"{path} was written by other weights than those in checkpoint/: run its script again")
 
 

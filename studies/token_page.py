@@ -8,6 +8,8 @@ distribution of every token, and writes results/<model>/texts.html. A double cli
 network and no other file. Its looks are in token_page.html, into which the figures are put as JSON.
 """
 
+from support.errors import InputError, one_line_errors
+
 import itertools
 import json
 import re
@@ -15,13 +17,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from support.errors import InputError, one_line_errors
-
 from common import Batch, context_of, prompt_ids
 from models.loading import Loaded, load_model
 from support.files import write_text
 from support.flags import Parser, add_model_flags, add_results_flag
-from support.results import candidate_line, describe, figures, model_folder, order, read_results, shorten
+from support.results import candidate_line, describe, figures, model_folder, order, read_results, read_task, shorten
 from task3_temperature import apply_temperature
 from task4_nucleus import nucleus
 
@@ -186,7 +186,8 @@ def main() -> None:
         if not paths:
             raise InputError(f"there are no texts in {folder}: run a task first, say python task1_greedy.py")
         loaded = load_model(args.model, args.device, args.dtype)
-        write_text(folder / "texts.html", page(loaded, {path: read_results(path, loaded.identity) for path in paths}))
+        contents = {path: read_results(path, loaded.identity, read_task) for path in paths}
+        write_text(folder / "texts.html", page(loaded, contents))
         print(f"texts.html is in {folder}")
 
 

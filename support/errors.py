@@ -39,7 +39,7 @@ def one_line_errors() -> Iterator[None]:
         print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         sys.exit(FAILED)
     except (OSError, MemoryError, RuntimeError) as error:
         if isinstance(error, OSError) and sys.stdout:

@@ -1,11 +1,11 @@
 """Files that are whole or not there: written under a temporary name, then moved into place."""
 
+from support.errors import InputError, first_line
+
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-
-from support.errors import InputError, first_line
 
 
 def write_aside(path: Path, write: Callable[[Path], object]) -> None:
@@ -35,6 +35,14 @@ def make_folder(path: Path) -> None:
     """Create a folder and those above it, if need be. Raises InputError where that fails."""
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Create a folder and write a file into it: better known before the work. Raises InputError where that fails."""
+    make_folder(folder)
+    probe = folder / f".probe.{os.getpid()}"
+    write_text(probe, "")
+    probe.unlink()
 
 
 @contextmanager

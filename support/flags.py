@@ -4,13 +4,13 @@ A rule is stated once, in RULES, and applied in three places: by argparse for a 
 function that is called with the value.
 """
 
+from support.errors import ROOT, InputError
+
 import argparse
 import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, NoReturn
-
-from support.errors import ROOT, InputError
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -81,6 +81,18 @@ def number(rule: Rule) -> Callable[[str], int | float]:
     return parse
 
 
+def some_text(text: str) -> str:
+    """An argparse type for a name that cannot be empty: an empty path would be the current folder."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("must not be empty")
+    return text
+
+
+def some_path(text: str) -> Path:
+    """The same for a path."""
+    return Path(some_text(text))
+
+
 def flag(setting: str) -> str:
     """The flag of a setting: top_p -> --top-p."""
     return "--" + setting.replace("_", "-")
@@ -88,7 +100,7 @@ def flag(setting: str) -> str:
 
 def add_model_flags(parser: argparse._ActionsContainer) -> None:
     """The flags of every script that runs a model: --model, --device, --dtype."""
-    parser.add_argument("--model", default="generator", metavar="NAME",
+    parser.add_argument("--model", type=some_text, default="generator", metavar="NAME",
                         help="generator (the checkpoint that comes with the project), qwen (Qwen/Qwen2.5-0.5B-Instruct), any "
                              "name on the Hugging Face hub, or a folder (default: %(default)s)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, ... (default: %(default)s)")
@@ -99,5 +111,5 @@ def add_model_flags(parser: argparse._ActionsContainer) -> None:
 
 def add_results_flag(parser: argparse._ActionsContainer) -> None:
     """The flag of every script that writes results."""
-    parser.add_argument("--results", type=Path, default=ROOT / "results", metavar="FOLDER",
+    parser.add_argument("--results", type=some_path, default=ROOT / "results", metavar="FOLDER",
                         help="where <model>/<script>.json and .md are written (default: results/ beside the scripts)")

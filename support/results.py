@@ -4,6 +4,8 @@ One result of a task is a dictionary: prompt, parameters (the setting), sample, 
 gather results, `<folder>/<model>/<task>.json` and a Markdown page derived from it; a study's file holds its figures.
 """
 
+from support.errors import ROOT, InputError
+
 import itertools
 import json
 import os
@@ -12,11 +14,10 @@ import re
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from support.errors import ROOT, InputError
-
-from support.files import make_folder, write_text, writing
+from support.files import check_writable, make_folder, write_text, writing
 
 FACTS = ("model", "versions", "device", "dtype", "threads")  # results in which these differ do not belong in one file
 
@@ -66,14 +67,27 @@ def read_json(path: Path) -> dict:
         raise InputError(f"{path} is corrupt: run the script that writes it again") from error
 
 
-def read_results(path: Path, identity: dict) -> dict:
+def read_results(path: Path, identity: dict, read: Callable[[Path], dict] = read_json) -> dict:
     """A results file of the model of that identity. Raises InputError where it is missing, corrupt or of other weights."""
-    content = read_json(path)
+    content = read(path)
     if "model" not in content:
         raise InputError(f"{path} is corrupt: run the script that writes it again")
     if content["model"] != identity:
         raise InputError(f"{path} was written by other weights: run the script that writes it again")
     return content
+
+
+def read_task(path: Path) -> dict:
+    """A task's results file, in which no result lacks anything. Raises InputError where it is missing or corrupt."""
+    content = read_json(path)
+    try:
+        if not isinstance(content["runs"], list) or not isinstance(content.get("model", {}), dict):
+            raise TypeError
+        for result in content["runs"]:
+            section(result)  # needs all that a result must have
+        return content
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise InputError(f"{path} is corrupt: run the script that writes it again") from error
 
 
 def set_aside(path: Path, why: str) -> None:
@@ -91,12 +105,9 @@ class TaskResults:
     """The results of one task and model: a JSON file, and the Markdown page that is derived from it."""
 
     def __init__(self, path: Path) -> None:
-        """Raises InputError when the folder cannot be written, which is better known before the work than after it."""
+        """Raises InputError when the folder cannot be written."""
         self.path, self.start, self.added = path, time.perf_counter(), 0
-        make_folder(path.parent)
-        probe = path.with_suffix(".test")
-        write_text(probe, "")
-        probe.unlink()
+        check_writable(path.parent)
 
     def open(self, header: dict) -> None:
         """Continue the file if it was written with the same FACTS as `header` states; else it is kept aside."""
@@ -111,12 +122,8 @@ class TaskResults:
         if not self.path.exists():
             return {}
         try:
-            content = read_json(self.path)
-            markdown(content, self.path.stem)  # fails, as saving would, if anything is missing
-            if not isinstance(content["runs"], list):
-                raise TypeError
-            return content
-        except (InputError, KeyError, TypeError, AttributeError):
+            return read_task(self.path)
+        except InputError:
             set_aside(self.path, "is corrupt")
             return {}
 
@@ -202,9 +209,13 @@ def markdown(content: dict, task: str) -> str:
              f"`{content['command']}`: {model['parameters']:,} parameters, revision {model['revision']}, "
              f"{content['dtype']} on {content['device']}, {content['threads']} threads, "
              f"{content['seconds']:g} s, " + ", ".join(f"{k} {v}" for k, v in content["versions"].items()) + "."]
-    for result in order(content["runs"]):
-        fence = "`" * max(3, 1 + max(map(len, re.findall("`+", result["text"])), default=0))
-        lines += ["", f"## {heading(result)}", "", fence + "text", result["text"], fence, "", figures(result) + "."]
-        if "candidates" in result:
-            lines += ["", *(f"- `{candidate_line(c).replace('`', chr(39))}`" for c in result["candidates"])]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines + [line for result in order(content["runs"]) for line in section(result)]) + "\n"
+
+
+def section(result: dict) -> list[str]:
+    """The lines of one result on the page."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", result["text"])), default=0))
+    lines = ["", f"## {heading(result)}", "", fence + "text", result["text"], fence, "", figures(result) + "."]
+    if "candidates" in result:
+        lines += ["", *(f"- `{candidate_line(c).replace('`', chr(39))}`" for c in result["candidates"])]
+    return lines

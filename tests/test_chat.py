@@ -1,5 +1,7 @@
 """chat.py: what the user types stays text, the cache is reused, and a person at a terminal gets what they expect."""
 
+from support.errors import InputError
+
 import copy
 import io
 import json
@@ -11,8 +13,6 @@ import sys
 import termios
 import time
 from pathlib import Path
-
-from support.errors import InputError
 
 import chat
 from chat import Conversation

@@ -1,12 +1,12 @@
 """The loop: its cache and context, write_one and decode, prompts, and a task's script from its flags to its results."""
 
+from support.errors import InputError
+
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
-
-from support.errors import InputError
 
 import common
 from common import (

@@ -1,8 +1,8 @@
 """GeneratorTransformer.generate: the context, the exercise's own bugs, the strategies behind it, what it refuses."""
 
-import inspect
-
 from support.errors import InputError
+
+import inspect
 
 from generator import GeneratorTransformer
 from strategies import continue_ids

@@ -1,5 +1,7 @@
 """train_generator.py: learning, stopping and going on, bad input, kills, and two processes instead of one."""
 
+from support.errors import InputError
+
 import errno
 import json
 import os
@@ -8,8 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-
-from support.errors import InputError
 
 import models.checkpoint
 import train_generator

@@ -1,9 +1,9 @@
 """What a training measured: a file with one JSON object a line, the curve drawn from it, and a line for the terminal."""
 
+from support.errors import InputError, first_line
+
 import json
 from pathlib import Path
-
-from support.errors import InputError, first_line
 
 from support.colours import BLUE, GREEN, ORANGE
 from support.files import write_aside, write_text, writing

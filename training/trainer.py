@@ -7,14 +7,14 @@ A training can be stopped at any moment, by Ctrl-C or a kill, and resumes from i
 was never stopped. Several processes share each batch, and take the same steps as one.
 """
 
+from support.errors import InputError
+
 import math
 import signal
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FrameType
-
-from support.errors import InputError
 
 from support.files import write_aside
 from training.metrics import Metrics

@@ -8,12 +8,12 @@ Times a single greedy stream, eight sampled rows, and the five tasks' texts, whi
 1 ours is faster), and writes them to results/<model>/decoding_speed_<dtype>.json.
 """
 
+from support.errors import InputError, one_line_errors
+
 import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
-
-from support.errors import InputError, one_line_errors
 
 import task2_sampling
 import task3_temperature

@@ -9,6 +9,8 @@ optimizer's. Prints the medians and the ratios of tokens per second, ours over n
 results/generator/nanogpt_speed.json.
 """
 
+from support.errors import InputError, one_line_errors
+
 import importlib.util
 import json
 import statistics
@@ -18,8 +20,6 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
-
-from support.errors import InputError, one_line_errors
 
 from models.transformer import Transformer, TransformerConfig, intermediate_size
 from support.flags import Parser, add_results_flag

@@ -8,6 +8,8 @@ the same shape, window and batch, one epoch of the same nine tenths of the text,
 Writes results/generator/shakespeare.json: wall seconds of the whole commands, and validation losses in nats per character.
 """
 
+from support.errors import ROOT, InputError, one_line_errors
+
 import json
 import re
 import statistics
@@ -16,8 +18,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-
-from support.errors import ROOT, InputError, one_line_errors
 
 from support.flags import Parser, add_results_flag
 from support.results import model_folder, write_json

@@ -1,10 +1,10 @@
 """Blocks: every token is learned once, whatever the text; where blocks are cut; what a crash leaves on the disk."""
 
+from support.errors import InputError
+
 import subprocess
 import sys
 from collections import Counter
-
-from support.errors import InputError
 
 from data.batches import IGNORED, batches, collate, epoch_batches
 from data.blocks import TokenBlocks, write_blocks

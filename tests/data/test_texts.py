@@ -1,10 +1,10 @@
 """Texts: files, folders and URLs come in pieces and lose nothing; what cannot be read is named."""
 
+from support.errors import InputError
+
 import http.server
 import threading
 from pathlib import Path
-
-from support.errors import InputError
 
 from data.texts import PIECE, read_texts
 from tests.helpers import STORY, story_tokenizer

@@ -1,9 +1,9 @@
 """Checkpoints: plain Hugging Face folders, in both directions; broken ones are one line; a failed save loses nothing."""
 
+from support.errors import InputError
+
 import json
 from dataclasses import asdict
-
-from support.errors import InputError
 
 from generator import GeneratorTransformer
 from models import checkpoint

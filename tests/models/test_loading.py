@@ -1,12 +1,12 @@
 """Opening models: broken folders, other kinds of models, no network. Each is one line, and no weight is made up."""
 
+from support.errors import InputError
+
 import json
 import os
 import socket
 import subprocess
 import sys
-
-from support.errors import InputError
 
 from common import PROMPTS, answer, decode, prompt_ids
 from models.loading import QWEN, load_model

@@ -1,8 +1,8 @@
 """The network: logits and gradients equal to Qwen2's; its cache, causality and loss; what it refuses."""
 
-from dataclasses import asdict
-
 from support.errors import InputError
+
+from dataclasses import asdict
 
 from models.norm import rms_norm
 from models.transformer import Transformer, attend, causal_mask, rotate

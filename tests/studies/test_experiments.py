@@ -1,13 +1,13 @@
 """The figures of the experiments, against formulas worked out by hand and against the model's own distributions."""
 
+from support.errors import InputError
+
 import json
 import math
 import subprocess
 import sys
 import time
 from functools import partial
-
-from support.errors import InputError
 
 from models.loading import Loaded
 from studies import experiments

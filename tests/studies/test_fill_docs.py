@@ -1,5 +1,7 @@
 """The documents: derived parts are fresh, links and images exist, commands name what there is, READMEs keep their size."""
 
+from support.errors import InputError
+
 import contextlib
 import io
 import json
@@ -8,8 +10,6 @@ import runpy
 import shlex
 import warnings
 from pathlib import Path
-
-from support.errors import InputError
 
 from studies.doc_tables import Snapshot, candidates_table, cell, draws_table, exact, number, percent, setting_name, table
 from studies.doc_texts import code, folded_text, loop, results_of, source, stories

@@ -1,9 +1,9 @@
 """The pictures: what is read, what is refused, the figures that are drawn, and that something is drawn."""
 
+from support.errors import InputError
+
 import json
 import math
-
-from support.errors import InputError
 
 from models.loading import Loaded
 from studies.pictures import (

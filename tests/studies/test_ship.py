@@ -1,10 +1,10 @@
 """Renewing the shipped snapshot: what is copied, what is refused, and that nothing changes where anything is wrong."""
 
+from support.errors import InputError
+
 import json
 import shutil
 from pathlib import Path
-
-from support.errors import InputError
 
 from models.loading import CHECKPOINT, revision
 from studies import ship

@@ -1,11 +1,11 @@
 """The token page: figures against plain forward passes, characters put together, and no text that becomes markup."""
 
+from support.errors import InputError
+
 import json
 import re
 import sys
 from html.parser import HTMLParser
-
-from support.errors import InputError
 
 from models.loading import CHECKPOINT, Loaded, load_model, open_tokenizer
 from studies import token_page
@@ -21,7 +21,7 @@ CONTEXT = 12
 
 
 def run_of(token_ids, prompt="<|im_start|>x", **parameters):
-    return {"prompt": prompt, "parameters": parameters, "sample": 1, "token_ids": token_ids, "new_tokens": len(token_ids),
+    return {"text": "", "prompt": prompt, "parameters": parameters, "sample": 1, "token_ids": token_ids, "new_tokens": len(token_ids),
             "stop": "eos", "log_prob": -1.5, "tokens_per_second": 10.0}  # fmt: skip
 
 

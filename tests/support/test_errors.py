@@ -1,10 +1,10 @@
 """Errors are one line with exit code 2, Ctrl-C is "interrupted" with 130, also while a script is still being imported."""
 
+from support.errors import InputError, first_line, one_line_errors
+
 import signal
 import subprocess
 import sys
-
-from support.errors import InputError, first_line, one_line_errors
 
 from tests.helpers import ROOT
 

@@ -1,11 +1,11 @@
 """Files are whole or not there: what fails, or is killed, leaves the file that was there before."""
 
+from support.errors import InputError
+
 import os
 import signal
 import subprocess
 import sys
-
-from support.errors import InputError
 
 from support.files import make_folder, write_aside, write_text, writing
 from tests.helpers import ROOT

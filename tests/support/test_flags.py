@@ -1,9 +1,9 @@
 """The one validator: each rule at its borders, and a message that names the setting, or the flag, that was wrong."""
 
+from support.errors import InputError
+
 import argparse
 import math
-
-from support.errors import InputError
 
 from support.flags import (
     COUNT,
@@ -113,3 +113,10 @@ def test_the_shared_flags_have_the_documented_defaults():
 
 def test_a_description_keeps_its_lines():
     assert "one\n    two" in Parser("one\n    two").format_help()
+
+
+@pytest.mark.parametrize("flag", ["--results", "--model"])
+def test_an_empty_name_is_refused(flag, run_script):
+    """Bug: an empty path is the current folder: the results were written there."""
+    code, _, errors = run_script("task1_greedy.py", flag, "")
+    assert code == 2 and errors == f"error: argument {flag}: must not be empty\n"

@@ -1,12 +1,15 @@
 """Results files: what they name, what a second run replaces, files that cannot be continued, the page derived from them."""
 
-import json
-
 from support.errors import InputError
 
-from support.results import describe, markdown, model_folder, order, read_json, read_results, shorten
+import json
+
+from support.results import describe, markdown, model_folder, order, read_json, read_results, read_task, shorten
+from tests.helpers import ROOT
 
 import pytest
+
+SHIPPED = ROOT / "results" / "shipped" / "generator"
 
 
 def saved(tmp_path, task):
@@ -91,3 +94,22 @@ def test_words_for_people(tmp_path):
     assert describe({"temperature": 0.5, "top_p": 0.9}) == "temperature 0.5, top_p 0.9" and describe({}) == "no parameters"
     assert shorten("a\n b") == "a b" and shorten("x" * 61) == "x" * 57 + "..."
     assert model_folder(tmp_path, "runs/decoder") == tmp_path / "decoder" == model_folder(tmp_path, "hub/decoder")
+
+
+@pytest.mark.parametrize("damage", [{"runs": None}, {"runs": [{}]}, {"runs": {}}, {"model": "x"}])
+def test_a_damaged_task_file_is_one_line_for_studies_too(damage, tmp_path):
+    """Bug: the token page and the renewal of the snapshot ended in a traceback."""
+    path = tmp_path / "task1_greedy.json"
+    path.write_text(json.dumps({**json.loads((SHIPPED / "task1_greedy.json").read_text("utf-8")), **damage}), "utf-8")
+    with pytest.raises(InputError, match="task1_greedy.json is corrupt"):
+        read_task(path)
+
+
+def test_a_refused_prompt_leaves_the_results_where_they_are(run_script, tmp_path):
+    """Bug: the file of another run was set aside first, and then the prompt was refused."""
+    run_script("task1_greedy.py")
+    path = tmp_path / "results" / "tiny" / "task1_greedy.json"
+    path.write_text(path.read_text().replace("sha256:", "other:"))
+    before = path.read_bytes()
+    assert run_script("task1_greedy.py", "--prompt", "")[0] == 2
+    assert path.read_bytes() == before and not list(path.parent.glob("*.old*"))

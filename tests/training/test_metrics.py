@@ -1,9 +1,9 @@
 """metrics.jsonl and the curve: kept by a resumed training up to its step, readable after a crash."""
 
+from support.errors import InputError
+
 import json
 import shutil
-
-from support.errors import InputError
 
 from training.metrics import Metrics
 

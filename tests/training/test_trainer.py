@@ -1,10 +1,10 @@
 """The Trainer on a model that is no language model: a line through points, with batches made by hand."""
 
+from support.errors import InputError
+
 import math
 import os
 import signal
-
-from support.errors import InputError
 
 from training.metrics import Metrics
 from training.trainer import Diverged, Interrupt, Trainer, learning_rate
