@@ -21,8 +21,8 @@ CONTEXT = 12
 
 
 def run_of(token_ids, prompt="<|im_start|>x", **parameters):
-    return {"text": "", "prompt": prompt, "parameters": parameters, "sample": 1, "token_ids": token_ids, "new_tokens": len(token_ids),
-            "stop": "eos", "log_prob": -1.5, "tokens_per_second": 10.0}  # fmt: skip
+    return {"text": "", "prompt": prompt, "parameters": parameters, "sample": 1, "token_ids": token_ids,
+            "new_tokens": len(token_ids), "stop": "eos", "log_prob": -1.5, "tokens_per_second": 10.0}  # fmt: skip
 
 
 @pytest.fixture(params=[0, 1, 2], ids=["qwen2", "llama", "gpt2"])
