@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from data.corpus.documents import JSON_MACHINE, STORYTELLER
 from data.corpus.judging import judge_json
+from decoding.numbers import checked_logits
 from models.cache import growing_cache
 from models.chatml import CHAT_TEMPLATE, IM_START, Message, chatml, check_unicode, conversation_ids
 from models.loading import Loaded, load_model
@@ -82,13 +83,10 @@ def answer(loaded: Loaded, token_ids: list[int]) -> str:
 def step(model: nn.Module, ids: Tensor, cache: "Cache | None") -> Tensor:
     """Feed new tokens ids (rows, new) -> float32 logits of the last position (rows, vocab), on the CPU.
 
-    Choosing on the CPU makes the choice the same whatever device the model is on.
+    Raises InputError for logits that are not numbers.
     """
     device = next(model.parameters()).device
-    logits = model(input_ids=ids.to(device), past_key_values=cache, logits_to_keep=1).logits[:, -1].float().cpu()
-    if logits.isnan().any():
-        raise InputError("the model's logits are not numbers: its weights are broken, or try --dtype float32")
-    return logits
+    return checked_logits(model(input_ids=ids.to(device), past_key_values=cache, logits_to_keep=1).logits[:, -1])
 
 
 def write_one(model: nn.Module, ids: Tensor, choose: Callable[[Tensor], Tensor], eos_ids: frozenset[int],

@@ -6,10 +6,14 @@
 The network itself is models/transformer.py; here it meets the strategies.
 """
 
+from support.errors import InputError, first_line
+
 from pathlib import Path
 from typing import Self
 
 from models.checkpoint import load_checkpoint, save_checkpoint
+from models.ends import answer_ends, as_ids
+from models.loading import open_tokenizer
 from models.transformer import Transformer
 from strategies import continue_ids
 
@@ -44,12 +48,13 @@ class GeneratorTransformer(Transformer):
         begun = ids and ids[0] in self.tokenizer.get_added_tokens_decoder()
         if not begun and self.config.bos_token_id is not None:
             ids = [self.config.bos_token_id, *ids]
+        eos_ids = frozenset(as_ids(self.config.eos_token_id))
         continuation = continue_ids(
-            self, torch.tensor([ids]), frozenset([self.config.eos_token_id]),
+            self, torch.tensor([ids]), eos_ids,
             temperature=temperature, top_k=top_k, top_p=top_p, num_beams=num_beams, length_penalty=length_penalty,
             seed=seed, max_new_tokens=max_out_tokens, context_len=context_len,
         )  # fmt: skip
-        return self.tokenizer.decode(list(continuation))
+        return self.tokenizer.decode([token for token in continuation if token not in eos_ids])
 
     def save_checkpoint(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
         """Write a Hugging Face model folder that is loadable at every moment: see `models.checkpoint`."""
@@ -59,6 +64,13 @@ class GeneratorTransformer(Transformer):
     def load_from_checkpoint(cls, folder: str | Path, dropout: float = 0.0) -> Self:
         """The model of a folder that `save_checkpoint`, or transformers for a Qwen2 model, wrote; float32, in eval mode.
 
-        Raises InputError, a ValueError, where a file is missing or broken or the files do not fit each other.
+        Its `config.eos_token_id` is whatever ends an answer, as `models.ends` gathers it. Raises InputError, a ValueError,
+        where a file is missing or broken or the files do not fit each other.
         """
-        return load_checkpoint(Path(folder), cls, dropout)
+        model = load_checkpoint(Path(folder), cls, dropout)
+        try:
+            ends = answer_ends(Path(folder), open_tokenizer(Path(folder)), model.config.vocab_size)
+        except Exception as error:  # a broken file fails in many ways
+            raise InputError(f"{folder} cannot be read: {first_line(error)}") from error
+        model.config.eos_token_id = ends[0] if len(ends) == 1 else ends or None
+        return model

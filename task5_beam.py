@@ -47,6 +47,8 @@ def beam_search(model: nn.Module, ids: Tensor, num_beams: int, eos_ids: frozense
         # 2. The pool, (live * num_beams,), is ranked by summed log-probability. A place in the flattened pool tells the
         #    parent: each has num_beams offers in a row.
         totals, order = (scores[:, None] + offers.values).flatten().sort(descending=True, stable=True)
+        #    A token of probability 0 is no offer.
+        totals, order = totals[totals > -torch.inf], order[totals > -torch.inf]
         parents, tokens = order // num_beams, offers.indices.flatten()[order]
         ended = torch.isin(tokens, torch.tensor(list(eos_ids), dtype=torch.long))
         # 3. Those that end among the first num_beams are finished.
@@ -58,7 +60,7 @@ def beam_search(model: nn.Module, ids: Tensor, num_beams: int, eos_ids: frozense
         #    has finished (the exercise's steps "drop the finished" and "keep num_beams" in one).
         alive = (~ended).nonzero()[:num_beams, 0]  # places in the pool
         watch(length, parents, tokens, totals, ending, alive)
-        if len(finished) >= num_beams:
+        if len(finished) >= num_beams or not len(alive):
             return finished
         batch.select(parents[alive].tolist())
         batch.append(tokens[alive])

@@ -94,12 +94,18 @@ def added_tokens(tokenizer: "PreTrainedTokenizerBase") -> str:
     return "|".join(map(re.escape, sorted(tokenizer.get_added_vocab(), key=len, reverse=True))) or "(?!)"
 
 
-def chat_end(tokenizer: "PreTrainedTokenizerBase") -> int:
-    """The id that ends an answer: <|im_end|> where the tokenizer has it (151645 in Qwen2.5), else its own EOS.
+def chat_end(tokenizer: "PreTrainedTokenizerBase") -> int | None:
+    """The id that closes an assistant's message in the tokenizer's own chat template: 151645, <|im_end|>, in Qwen2.5.
 
-    Raises InputError for a tokenizer that has neither.
+    None for a tokenizer without a template, and where no control token follows the message. White space can be an added
+    token, too, but controls nothing.
     """
-    end = tokenizer.get_vocab().get(IM_END, tokenizer.eos_token_id)
-    if end is None:
-        raise InputError("the model's tokenizer names no end-of-text token")
-    return end
+    mark = "\ue000answer\ue001"
+    messages = [{"role": "user", "content": "question"}, {"role": "assistant", "content": mark}]
+    try:
+        rendered = tokenizer.apply_chat_template(messages, tokenize=False)
+    except Exception:  # no template, or one that refuses: it can raise anything
+        return None
+    _, _, behind = rendered.partition(mark)
+    found = [token for token in re.findall(added_tokens(tokenizer), behind) if token.strip()]
+    return tokenizer.get_added_vocab()[found[0]] if found else None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from models.chatml import CHAT_TEMPLATE
+from models.ends import as_ids
 from models.transformer import Transformer, TransformerConfig
 from support.files import make_folder, write_aside, write_text
 
@@ -51,6 +52,7 @@ def save_checkpoint(model: Transformer, folder: Path, dtype: torch.dtype = torch
 def settings_files(model: Transformer, dtype: torch.dtype) -> dict[str, dict]:
     """The JSON files of a model folder: its shape, what ends a text, how the tokenizer is used."""
     tokens = {"bos_token_id": model.config.bos_token_id, "eos_token_id": model.config.eos_token_id}
+    first = {name.removesuffix("_id"): as_ids(value)[0] for name, value in tokens.items() if as_ids(value)}
     return {
         "config.json": {**FORMAT, **asdict(model.config), "torch_dtype": str(dtype).removeprefix("torch.")},
         "generation_config.json": tokens,
@@ -60,7 +62,7 @@ def settings_files(model: Transformer, dtype: torch.dtype) -> dict[str, dict]:
             "clean_up_tokenization_spaces": False,
             "model_input_names": ["input_ids", "attention_mask"],  # or model.generate(**tokenizer(...)) can fail
             "chat_template": CHAT_TEMPLATE,
-            **{name.replace("_id", ""): model.tokenizer.id_to_token(i) for name, i in tokens.items()},
+            **{name: model.tokenizer.id_to_token(i) for name, i in first.items()},  # a tokenizer has one of each
         },
     }
 

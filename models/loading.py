@@ -13,8 +13,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from models.chatml import chat_end
 from models.checkpoint import load_checkpoint
+from models.ends import answer_ends
 from models.packing import pack
 from models.transformer import Transformer
 from support.results import short_name
@@ -30,7 +30,7 @@ CHECKPOINT = ROOT / "checkpoint"
 
 
 class Loaded(NamedTuple):
-    """A model ready to decode: the ids that end a text, and which model it is, for the results."""
+    """A model ready to decode: the ids that end an answer, and which model it is, for the results."""
 
     model: nn.Module
     tokenizer: "PreTrainedTokenizerBase"
@@ -52,6 +52,7 @@ def load_model(name: str, device: str = "cpu", dtype: str = "float32") -> Loaded
         opener = open_transformer if name == "generator" else open_causal_lm
         model = opener(folder, getattr(torch, dtype)).to(device).eval()
         tokenizer = open_tokenizer(folder)
+        eos_ids = frozenset(answer_ends(folder, tokenizer, model.config.vocab_size))
         parameters = sum(weight.numel() for weight in model.parameters())
         pack(model)
     except InputError:
@@ -63,7 +64,7 @@ def load_model(name: str, device: str = "cpu", dtype: str = "float32") -> Loaded
                          f"but weights for {model.config.vocab_size}")
     identity = {"name": QWEN if name == "qwen" else short_name(name), "revision": revision(folder),
                 "parameters": parameters}
-    return Loaded(model, tokenizer, frozenset([chat_end(tokenizer)]), identity)
+    return Loaded(model, tokenizer, eos_ids, identity)
 
 
 def open_transformer(folder: Path, dtype: torch.dtype) -> Transformer:

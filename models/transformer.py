@@ -42,7 +42,7 @@ class TransformerConfig:
     tie_word_embeddings: bool = True
     initializer_range: float = 0.02
     bos_token_id: int | None = None
-    eos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):

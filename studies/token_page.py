@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common import Batch, context_of, prompt_ids
+from decoding.numbers import checked_logits
 from models.loading import Loaded, load_model
 from support.files import write_text
 from support.flags import Parser, add_model_flags, add_results_flag
@@ -102,9 +103,7 @@ def logits_along(model: nn.Module, prompt: Tensor, token_ids: list[int]) -> Iter
     within, cache = min(ids.shape[1], context_of(model)), DynamicCache()
     for start in range(0, within, PIECE):
         piece = ids[:, start:min(start + PIECE, within)].to(next(model.parameters()).device)
-        logits = model(input_ids=piece, past_key_values=cache).logits[0].float().cpu()  # (piece, vocab)
-        if logits.isnan().any():
-            raise InputError("the model's logits are not numbers: its weights are broken, or try --dtype float32")
+        logits = checked_logits(model(input_ids=piece, past_key_values=cache).logits[0])  # (piece, vocab)
         yield logits[max(0, prompt.shape[1] - 1 - start):]
     for end in range(within + 1, ids.shape[1] + 1):
         yield Batch(model, ids[:, :end]).next_logits()

@@ -1,5 +1,6 @@
 """What several test files share: small random models, transformers' own decoding, a beam search by brute force."""
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def brute_force_beams(model, prompt, num_beams, eos_ids, limit, offered=None):
             with torch.no_grad():
                 log_probs = model(torch.tensor([prompt + ids])).logits[0, -1].log_softmax(-1).tolist()
             best = sorted(range(len(log_probs)), key=lambda token: -log_probs[token])[:offered or num_beams]
-            pool += [(ids + [token], total + log_probs[token]) for token in best]
+            pool += [(ids + [token], total + log_probs[token]) for token in best if log_probs[token] > -math.inf]
         pool.sort(key=lambda candidate: -candidate[1])
         finished += [candidate for candidate in pool[:num_beams] if candidate[0][-1] in eos_ids]
         live = [candidate for candidate in pool if candidate[0][-1] not in eos_ids][:num_beams]

@@ -3,10 +3,13 @@
 from support.errors import InputError
 
 import json
+import math
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import common
 from common import (
@@ -17,6 +20,7 @@ from common import (
     make_row,
     write_one,
 )
+from strategies import continue_ids
 from task1_greedy import greedy
 from task2_sampling import sample
 from task3_temperature import sample_at_temperature
@@ -25,6 +29,7 @@ from tests.helpers import ROOT, continuations, random_model
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 SCRIPTS = [f"task{name}.py" for name in ("1_greedy", "2_sampling", "3_temperature", "4_nucleus", "5_beam")]
 
@@ -99,6 +104,68 @@ def test_broken_weights_are_an_error_not_a_text(prompt):
     next(model.parameters()).data.fill_(torch.nan)
     with pytest.raises(InputError, match="not numbers"):
         continuations(model, prompt, greedy, {})
+
+
+class Fixed(torch.nn.Module):
+    """A model whose next token has these logits, whatever came before."""
+
+    def __init__(self, row: list[float]) -> None:
+        super().__init__()
+        self.row, self.model = torch.nn.Parameter(torch.tensor(row)), random_model(0)
+        self.config = self.model.config
+
+    def forward(self, input_ids, past_key_values=None, logits_to_keep=0):
+        self.model(input_ids=input_ids, past_key_values=past_key_values)  # fills the cache
+        return SimpleNamespace(logits=self.row.expand(len(input_ids), 1, -1))
+
+
+INF, NAN = float("inf"), float("nan")
+SETTINGS = [{"temperature": 0}, {"temperature": 1}, {"temperature": 0.001}, {"temperature": 10, "top_k": 3}, {"top_p": 0.9},
+            {"temperature": 1, "top_p": 0.1}, {"num_beams": 1}, {"num_beams": 4}]  # fmt: skip
+
+
+@pytest.mark.parametrize("row", [[0, INF, 0, 0], [INF, INF, INF, INF], [0, NAN, 0, 0], [-INF, NAN, 0, 0], [INF, -INF, NAN, 0],
+                                 [-INF, -INF, -INF, -INF]])
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_logits_that_are_no_numbers_are_one_clear_line(row, setting, prompt):
+    """Bug: only NaN was looked for. +inf is NaN after the softmax: sampling ended in a traceback of torch.multinomial, greedy
+    and beams wrote a text whose log-probability was NaN, with exit code 0. A row of -inf alone has no token to choose.
+
+    By hand: logits 0 and +inf less their maximum are -inf and inf - inf = NaN.
+    """
+    with pytest.raises(InputError, match="not numbers") as error:
+        list(continue_ids(Fixed([float(logit) for logit in row]), prompt, frozenset([0]), max_new_tokens=3, **setting))
+    assert "\n" not in str(error.value)
+    with pytest.raises(InputError, match="not numbers"):
+        write_one(Fixed([float(logit) for logit in row]), prompt, greedy, frozenset([0]), 3)
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("row", [[-INF, 2, -INF, 1, -INF], [-INF, -INF, -INF, 0, -INF]])
+def test_tokens_of_probability_0_are_never_written(row, setting, prompt):
+    """Masked tokens, as some models have, are -inf. Bug: with fewer tokens than beams, beam search offered the impossible ones,
+    and took an impossible EOS for a finished text, of log-probability -inf.
+
+    By hand: of the logits -inf, 2, -inf, 1, -inf only tokens 1 and 3 have a probability, 0.73 and 0.27.
+    """
+    model = Fixed([float(logit) for logit in row])
+    for seed in range(4):
+        written = list(continue_ids(model, prompt, frozenset([0]), max_new_tokens=5, seed=seed, **setting))
+        assert len(written) == 5 and all(row[token] > -INF for token in written)
+    with_log_probs = list(decode(model, prompt, greedy, {}, {0}, 3))
+    assert all(math.isfinite(log_prob) for *_, log_prob in with_log_probs)
+
+
+def test_a_script_says_it_in_one_line(run_script, model_folder, tmp_path):
+    """Oracle: float16 holds numbers to 65504. Bug: a traceback, or results with the log-probability NaN and exit code 0."""
+    folder = shutil.copytree(model_folder, tmp_path / "loud")
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"].fill_(6e4)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    for script in SCRIPTS:
+        flags = ("--model", str(folder), "--dtype", "float16", "--prompt", "json")
+        code, out, errors = run_script(script, *flags)
+        assert code == 2 and not out and errors.count("\n") == 1 and "not numbers" in errors and "float32" in errors
 
 
 STRATEGIES = [

@@ -116,6 +116,38 @@ def test_past_the_context_equals_recomputation(seed, prompt):
     assert [candidate.ids for candidate in found] == [ids for ids, _ in finished + cut_off]
 
 
+class Masked(torch.nn.Module):
+    """A model whose tokens from `first` on are impossible."""
+
+    def __init__(self, model, first):
+        super().__init__()
+        self.model, self.config, self.first = model, model.config, first
+
+    def forward(self, input_ids, past_key_values=None, logits_to_keep=0):
+        out = self.model(input_ids=input_ids, past_key_values=past_key_values, logits_to_keep=logits_to_keep)
+        out.logits = out.logits.clone()
+        out.logits[..., self.first:] = -torch.inf
+        return out
+
+
+@pytest.mark.parametrize("eos", [0, 7])
+@pytest.mark.parametrize("first", [1, 2, 3])
+@pytest.mark.parametrize("seed", range(3))
+def test_more_beams_than_possible_tokens(seed, first, eos, prompt):
+    """Oracle: the brute force over the possible tokens alone, and the search ends when no beginning is left.
+
+    Bug: impossible tokens were offers of log-probability -inf. By hand: two beams, a alone possible, END (impossible) ends:
+    the pool is a 0.0, END -inf; END counted as a finished text.
+    """
+    model = Masked(random_model(seed, vocab=8), first)
+    found = beam_search(model, prompt, 4, {eos}, 4)
+    finished, cut_off = brute_force_beams(model, PROMPT, 4, {eos}, 4)
+    assert [candidate.ids for candidate in found] == [ids for ids, _ in finished + cut_off]
+    assert [candidate.log_prob for candidate in found] == pytest.approx([total for _, total in finished + cut_off], abs=1e-4)
+    if first == 1 and eos == 0:
+        assert found == [Candidate([0], 0.0, True)]  # the only text there is
+
+
 def test_penalty_counts_generated_tokens_only():
     short, long = Candidate([5, 0], -2.0, True), Candidate([5, 6, 7, 0], -3.0, True)
     assert rank([short, long], 0.0) == [(-2.0, short), (-3.0, long)]

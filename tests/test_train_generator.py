@@ -25,6 +25,7 @@ import torch
 from accelerate import Accelerator
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
+from transformers import AutoModelForCausalLM
 
 TINY = ("--hidden-size", "16", "--num-layers", "1", "--num-heads", "2", "--num-kv-heads", "1", "--vocab-size", "300",
         "--max-length", "64", "--batch-size", "8", "--dtype", "float32")  # fmt: skip
@@ -125,6 +126,20 @@ def test_init_goes_on_from_a_checkpoint(start):
     again = start("again", "--init", str(trained), "--learning-rate", "1e-5", "--num-epochs", "1")
     fresh, last, first = losses(trained)[0], losses(trained)[-1], losses(again)[0]
     assert abs(first - last) < 0.3 * (fresh - last)
+
+
+def test_init_keeps_all_that_ends_an_answer(start, checkpoint, tmp_path):
+    """Guards --init. Bug: a checkpoint with a list of ends, as many chat models have, ended with none of them, and could not
+    be saved. The ends of a generation config were lost."""
+    folder = shutil.copytree(checkpoint, tmp_path / "listed")
+    for name, ends in (("config.json", [2]), ("generation_config.json", [2, 0])):
+        content = json.loads((folder / name).read_text("utf-8"))
+        (folder / name).write_text(json.dumps({**content, "eos_token_id": ends}), "utf-8")
+    again = start("again", "--init", str(folder), "--num-epochs", "1")
+    for name in ("config.json", "generation_config.json"):
+        assert json.loads((again / name).read_text("utf-8"))["eos_token_id"] == [2, 0]
+    assert json.loads((again / "tokenizer_config.json").read_text("utf-8"))["eos_token"] == "<|im_end|>"
+    assert AutoModelForCausalLM.from_pretrained(again).generation_config.eos_token_id == [2, 0]
 
 
 @pytest.mark.parametrize("kind", ["char", "word"])

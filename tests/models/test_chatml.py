@@ -40,6 +40,33 @@ def test_a_conversation(model_folder):
         "<|im_start|>user\nGo<|im_end|>\n<|im_start|>assistant\n")
 
 
+MESSAGE = "{% for m in messages %}{{ m['role'] + ':' + m['content'] + 'END' }}{% endfor %}"
+USERS_FIRST = "{% if messages[0]['role'] == 'user' %}{{ raise_exception('no') }}{% endif %}"
+
+
+@pytest.mark.parametrize(("template", "end"), [
+    (MESSAGE.replace("END", "<end>\n"), "<end>"),  # Gemma's
+    (MESSAGE.replace("END", " </s>"), "</s>"),  # Llama 2's
+    (MESSAGE.replace("END", "\n<end>\n</s>"), "<end>"),  # the first, and a line break that is a token controls nothing
+    (MESSAGE.replace("END", "\n\n"), None),  # Alpaca's: no control token
+    ("{% for m in messages %}<end>{{ m['content'] }}{% endfor %}", None),  # before the message, not behind it
+    ("{% for m in messages %}{{ m['role'] }}<end>{% endfor %}", None),  # leaves the message out
+    (USERS_FIRST, None),  # refuses
+    (None, None),
+])  # fmt: skip
+def test_the_turn_end_of_a_chat_template(template, end):
+    """Bug: only <|im_end|> was known, so that <end_of_turn> was written through.
+
+    By hand: "user:question<end>\nassistant:ANSWER<end>\n": behind the answer the first control token is <end>.
+    """
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"a": 0}, "a")), chat_template=template)
+    tokenizer.add_tokens(["</s>", "<end>", "\n"], special_tokens=True)
+    assert tokenizer.convert_ids_to_tokens(chat_end(tokenizer)) == end if end else chat_end(tokenizer) is None
+
+
 # --- Qwen's own tokenizer, where it is at hand
 
 

@@ -84,6 +84,7 @@ SPOILERS = {
     "empty weights": lambda folder: cut(folder / "model.safetensors", 0),
     "truncated tokenizer": lambda folder: cut(folder / "tokenizer.json"),
     "truncated config": lambda folder: cut(folder / "config.json"),
+    "generation config is a list": lambda folder: (folder / "generation_config.json").write_text("[]"),
     "config is a list": lambda folder: (folder / "config.json").write_text("[]"),
     "wrong shape": lambda folder: edit_weights(folder, lambda w: w.update({NORM: torch.ones(3)})),
     "missing weight": lambda folder: edit_weights(folder, lambda w: w.pop(NORM)),

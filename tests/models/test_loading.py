@@ -40,6 +40,7 @@ def widen(folder):
 @pytest.mark.parametrize("how", [
     lambda folder: (folder / "config.json").unlink(), lambda folder: (folder / "model.safetensors").unlink(),
     lambda folder: (folder / "tokenizer.json").write_text("{"),
+    lambda folder: (folder / "generation_config.json").write_text("["),
     lambda folder: os.truncate(folder / "model.safetensors", 5000), drop_a_tensor, widen])
 def test_a_broken_model_folder(how, model_folder, tmp_path):
     """transformers would fill a missing or misshaped tensor with random numbers and go on."""
