@@ -91,3 +91,9 @@ def test_words_for_people(tmp_path):
     assert describe({"temperature": 0.5, "top_p": 0.9}) == "temperature 0.5, top_p 0.9" and describe({}) == "no parameters"
     assert shorten("a\n b") == "a b" and shorten("x" * 61) == "x" * 57 + "..."
     assert model_folder(tmp_path, "runs/decoder") == tmp_path / "decoder" == model_folder(tmp_path, "hub/decoder")
+
+
+def test_the_results_of_a_gguf_file_stand_under_its_own_name(tmp_path):
+    """The Hugging Face cache names files by their hashes, and links to them by their names."""
+    (tmp_path / "a.Q8_0.gguf").symlink_to(tmp_path / "0f3e")
+    assert model_folder(tmp_path, str(tmp_path / "a.Q8_0.gguf")) == tmp_path / "a.Q8_0" == model_folder(tmp_path, "a.Q8_0.GGUF")
