@@ -46,7 +46,6 @@ def load_model(name: str, device: str = "cpu", dtype: str = "float32") -> Loaded
     """Open `generator` (the shipped checkpoint), a name of HUB_NAMES or any other on the hub, a folder or a GGUF file.
 
     The weights are packed. Those of a GGUF file are dequantised to `dtype`; its tokenizer, chat template and ends are its own.
-
     Raises InputError for what is not there or cannot be read.
     """
     from transformers.utils import logging
@@ -139,9 +138,9 @@ def find_model(name: str) -> Path:
         return from_hub(hub_name)
     except Exception as error:  # no network, no such model, no permission, no space: each with a type of its own
         ways = [f"download it with `hf download {hub_name}`", *([OTHER_WAYS[name]] if name in OTHER_WAYS else []),
-                "point --model at a folder or a .gguf file", "or use --model generator"]
+                "point --model at a folder or a .gguf file", "use --model generator"]
         raise InputError(f"no model {name} here, in the Hugging Face cache or on the hub ({first_line(error)}): "
-                         + ", ".join(ways)) from error
+                         + "; or ".join(ways)) from error
 
 
 def from_hub(hub_name: str) -> Path:
