@@ -97,7 +97,7 @@ def test_its_weights_tokenizer_template_and_identity(small):
         "name": "Small-1M.Q8_0", "revision": "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()[:16],
         "quantization": "Q8_0", "parameters": sum(weight.numel() for weight in model.parameters())}
     assert loaded.tokenizer.chat_template == CHAT_TEMPLATE and context_of(loaded.model) == 2000
-    assert loaded.eos_ids == {CONTROL_TOKENS.index(IM_END)}
+    assert loaded.eos_ids == {CONTROL_TOKENS.index(IM_END), loaded.tokenizer.eos_token_id}
     assert loaded.tokenizer.decode(prompt_ids(loaded.tokenizer, "json")[0]) == PROMPTS["json"]
     assert next(load_model(str(path), dtype="bfloat16").model.parameters()).dtype == torch.bfloat16
 
@@ -155,8 +155,6 @@ def test_a_task_saves_under_the_files_name(small, run_script, tmp_path):
 def test_the_real_model_writes_what_transformers_does():
     """Oracle: transformers.generate, without penalties, on SmolLM2-135M-Instruct as transformers reads the same file. Its JSON
     can be read here; it has a key too many, and another currency than the one asked for."""
-    from transformers import AutoModelForCausalLM
-
     path = Path(os.environ.get("SMOLLM2_GGUF", ""))
     if not path.is_file():
         assert "SMOLLM2_GGUF" not in os.environ and os.environ.get("CI") != "true", "SMOLLM2_GGUF names no file"
@@ -164,11 +162,9 @@ def test_the_real_model_writes_what_transformers_does():
     loaded = load_model(str(path))
     assert loaded.identity == {"name": "SmolLM2-135M-Instruct.Q4_1", "revision": loaded.identity["revision"],
                                "quantization": "Q4_1", "parameters": 134_515_008}
-    theirs = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32,
-                                                  config=loaded.model.config).eval()  # reading it again takes seconds
     for prompt, limit in {"hedgehog": 10, "json": 40}.items():
         ids = prompt_ids(loaded.tokenizer, prompt)
         ours = [token for _, token, _ in decode(loaded.model, ids, greedy, {}, loaded.eos_ids, limit)]
-        assert ours == neutral_generate(theirs, ids, limit, *loaded.eos_ids), prompt
+        assert ours == neutral_generate(loaded.model, ids, limit, *loaded.eos_ids), prompt  # read once: it takes seconds
     assert loaded.tokenizer.decode(ours) == ('{\n  "contractor": "Mike",\n  "sum": 100,\n  "currency": "USD",\n'
                                              '  "currencyCode": "MXP"\n}<|im_end|>')  # fmt: skip
