@@ -30,7 +30,11 @@ def brute_force(model, ids, context, limit, temperature, seed=0, eos=2):
 @pytest.mark.parametrize("context", [1, 2, 6, 40, None])
 @pytest.mark.parametrize("temperature", [0, 0.7])
 def test_past_the_context_every_step_equals_a_recomputation(decoder, context, temperature):
-    """The context shifts: each prediction sees exactly the last tokens, as if nothing came before them."""
+    """The context shifts: each prediction sees exactly the last tokens, as if nothing came before them.
+
+    By hand, with a prompt of 30 tokens and a context of 40: predictions 1 to 11 see 30 to 40 tokens, the twelfth the last 40
+    of 41.
+    """
     prompt = tokens(30).tolist()[0]
     got = list(continue_ids(decoder, torch.tensor([prompt]), [2], temperature=temperature, seed=4, max_new_tokens=25,
                             context_len=context))  # fmt: skip
@@ -76,7 +80,10 @@ def test_generate_is_the_task_files_own_decoding(decoder, settings):
 
 
 def test_greedy_is_what_temperature_0_top_k_1_and_one_beam_say(decoder):
-    """Three ways to ask for the most likely token."""
+    """Three ways to ask for the most likely token.
+
+    By hand: of the logits (1, 3, 2) each takes token 1: the largest, the only one that top_k 1 leaves, the best of one beam.
+    """
     greedy = decoder.generate("Once", temperature=0, max_out_tokens=12)
     assert greedy == decoder.tokenizer.decode(brute_force(decoder, [0, *decoder.tokenizer.encode("Once").ids], 40, 12, 0))
     assert greedy == decoder.generate("Once", temperature=0, num_beams=1, max_out_tokens=12)

@@ -106,7 +106,10 @@ def test_what_is_watched_is_the_ranked_pool_of_each_step(seed, prompt):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_past_the_context_equals_recomputation(seed, prompt):
-    """Every prediction past the context sees exactly the last `context` tokens."""
+    """Every prediction past the context sees exactly the last `context` tokens.
+
+    By hand, with a prompt of 4 tokens and a context of 6: the predictions see 4, 5, 6 tokens, then the last 6 of 7, 8, ...
+    """
     model = random_model(seed)
 
     def shifted(ids):
