@@ -245,8 +245,8 @@ def run_task(description: str, write: Write, settings: Sequence[dict] = ({},), s
                         for setting in settings for sample in range(args.samples)]
                 for text in with_progress(write, loaded, prompt, ids[prompt], rows, args.max_new_tokens):
                     result = make_result(loaded, prompt, text, args.seed, args.max_new_tokens)
+                    results.add(result)  # first: whoever reads may have left
                     print_result(result)
-                    results.add(result)
         finally:
             results.save()  # also after Ctrl-C: what is finished is kept
 

@@ -11,6 +11,7 @@ from support.errors import InputError, first_line
 from pathlib import Path
 from typing import Self
 
+from models.chatml import CHAT_TEMPLATE
 from models.checkpoint import load_checkpoint, save_checkpoint
 from models.ends import answer_ends, as_ids
 from models.loading import open_tokenizer
@@ -56,9 +57,10 @@ class GeneratorTransformer(Transformer):
         )  # fmt: skip
         return self.tokenizer.decode([token for token in continuation if token not in eos_ids])
 
-    def save_checkpoint(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
+    def save_checkpoint(self, folder: str | Path, dtype: torch.dtype = torch.float32,
+                        chat_template: str | None = CHAT_TEMPLATE) -> None:
         """Write a Hugging Face model folder that is loadable at every moment: see `models.checkpoint`."""
-        save_checkpoint(self, Path(folder), dtype)
+        save_checkpoint(self, Path(folder), dtype, chat_template)
 
     @classmethod
     def load_from_checkpoint(cls, folder: str | Path, dropout: float = 0.0) -> Self:

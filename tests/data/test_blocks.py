@@ -210,7 +210,7 @@ def test_a_large_text_is_not_held_in_memory(tmp_path):
         from tests.helpers import END, story_tokenizer
         data.blocks.BATCH = 1 << 17
         for path in sys.argv[1:]:
-            texts = read_texts([path], Path("unused"))
+            texts = read_texts([Path(path)])
             data.blocks.write_blocks(Path(path).with_suffix(".blocks"), texts, story_tokenizer(), 512, END, END)
             print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
     """

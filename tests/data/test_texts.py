@@ -6,7 +6,7 @@ import http.server
 import threading
 from pathlib import Path
 
-from data.texts import PIECE, read_texts
+from data.texts import PIECE, read_texts, text_files
 from tests.helpers import STORY, story_tokenizer
 
 import pytest
@@ -15,7 +15,7 @@ TOKENIZER = story_tokenizer()
 
 
 def read(*sources, cache="unused") -> list[tuple[str | None, str]]:
-    return list(read_texts([str(source) for source in sources], Path(cache)))
+    return list(read_texts(text_files([str(source) for source in sources], Path(cache), Path("unused"))))
 
 
 def write_file(path: Path, content: str | bytes) -> Path:
