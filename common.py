@@ -30,6 +30,7 @@ from models.chatml import CHAT_TEMPLATE, IM_START, Message, chatml, check_unicod
 from models.loading import Loaded, load_model
 from support.flags import COUNT, RULES, Parser, add_model_flags, add_results_flag, flag, number
 from support.results import TaskResults, model_folder, print_result, run_facts, shorten
+from support.streams import visible
 
 import torch
 from torch import Tensor, nn
@@ -256,7 +257,7 @@ def with_progress(write: Write, loaded: Loaded, prompt: str, ids: Tensor, rows: 
     """The texts of one prompt, each as it ends, with a progress bar on a terminal meanwhile."""
     from tqdm import tqdm
 
-    with tqdm(total=max_new_tokens, desc=f"{shorten(prompt)}, {len(rows)} rows", unit="token", leave=False,
+    with tqdm(total=max_new_tokens, desc=visible(f"{shorten(prompt)}, {len(rows)} rows", sys.stderr), unit="token", leave=False,
               disable=None) as bar:
         for text in write(loaded, ids, rows, max_new_tokens, lambda length: bar.update(length - bar.n)):
             bar.clear()

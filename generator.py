@@ -41,11 +41,15 @@ class GeneratorTransformer(Transformer):
         context_len: how many last tokens each prediction sees; None, and at most, the context trained with.
         temperature: divides the logits; 0 means greedy. top_k 0 and top_p 1 keep every token.
         num_beams: above 1, beam search, its finished texts ranked by `length_penalty`.
-        seed: None draws other numbers at every call. Raises InputError, a ValueError, for a setting out of its range.
+        seed: None draws other numbers at every call.
+        Raises InputError, a ValueError, for a setting out of its range, and for a prompt that the tokenizer cannot encode.
         A prompt that does not begin with a control token begins with BOS, as texts without a request do in training,
         where the configuration names one.
         """
-        ids = self.tokenizer.encode(prompt, add_special_tokens=False).ids
+        try:
+            ids = self.tokenizer.encode(prompt, add_special_tokens=False).ids
+        except Exception as error:  # plain, of a tokenizer that has no token for a word, and none for the unknown
+            raise InputError(f"the tokenizer cannot encode the prompt: {first_line(error)}") from error
         begun = ids and ids[0] in self.tokenizer.get_added_tokens_decoder()
         if not begun and self.config.bos_token_id is not None:
             ids = [self.config.bos_token_id, *ids]

@@ -16,14 +16,16 @@ CONTROL = re.compile("|".join(map(re.escape, CONTROL_TOKENS)))
 
 
 def encode_all(tokenizer: Tokenizer, texts: list[str]) -> list[Encoding]:
-    """The encodings of the texts. Raises InputError, which names the word, where one would be lost."""
+    """The encodings of the texts. Raises InputError, which names the word or the character, where one would be lost."""
+    lost = None
     try:
         encodings = tokenizer.encode_batch(texts, add_special_tokens=False)
-        lost = next(words_lost(tokenizer, texts), None) if leaves_out(tokenizer) else None
+        if leaves_out(tokenizer) and (word := next(words_lost(tokenizer, texts), "")):
+            lost = next((character for character in word if not is_encoded(tokenizer, character)), word)
     except Exception:  # the library raises plain Exception
         lost = next(words_lost(tokenizer, texts), "a part of it")
     if lost is not None:
-        raise InputError(f"the tokenizer has no token for {lost[:40]!r}, and none for the unknown: choose another --tokenizer")
+        raise InputError(f"the tokenizer has no token for {lost!r}, and none for the unknown: choose another --tokenizer")
     return encodings
 
 

@@ -7,7 +7,7 @@ A *document* is a pair `(prompt, text)`, of which a model learns the text only. 
 document before it, so a book of any size passes through in small pieces. Files may be compressed with gzip.
 """
 
-from support.errors import InputError
+from support.errors import InputError, report
 
 import codecs
 import gzip
@@ -17,7 +17,6 @@ import io
 import os
 import re
 import shutil
-import sys
 import urllib.request
 import zlib
 from collections.abc import Callable, Iterator
@@ -27,7 +26,6 @@ from urllib.parse import quote, urlsplit
 
 from models.chatml import END_OF_TEXT
 from support.files import make_folder, writing
-from support.streams import visible
 
 from tqdm import tqdm
 
@@ -103,7 +101,7 @@ def _in_folder(folder: Path) -> list[Path]:
     if not files:
         raise InputError(f"{folder}: no .txt file in this folder{f'; left out: {told}' * bool(told)}")
     if told:
-        print(visible(f"{folder}: {len(files)} files; left out: {told}", sys.stderr), file=sys.stderr)
+        report(f"{folder}: {len(files)} files; left out: {told}")
     return sorted(files)
 
 
@@ -154,7 +152,7 @@ def _fetched(url: str, cache: Path) -> Path:
 
 def _ascii(url: str) -> str:
     """A URL as it is sent: letters such as Cyrillic ones, and spaces, percent-encoded; a host's in IDNA. Raises ValueError."""
-    host = urlsplit(url).netloc
+    host = urlsplit(url).netloc.rpartition("@")[2].partition(":")[0]
     sent = host if host.isascii() else host.encode("idna").decode()
     return quote(url.strip().replace(host, sent, 1), safe="%/:?&=+$,;@!*'()~#[]-._", errors="surrogateescape")
 

@@ -4,7 +4,7 @@ One result of a task is a dictionary: prompt, parameters (the setting), sample, 
 gather results, `<folder>/<model>/<task>.json` and a Markdown page derived from it; a study's file holds its figures.
 """
 
-from support.errors import ROOT, InputError, undisturbed
+from support.errors import ROOT, InputError, report, undisturbed
 
 import itertools
 import json
@@ -111,7 +111,7 @@ def set_aside(path: Path, why: str) -> None:
     aside = next(name for n in itertools.count(1) if not (name := path.with_suffix(f".old{n}")).exists())
     with writing(path):
         os.replace(path, aside)
-    print(f"{path.name} {why}: kept as {aside.name}, starting anew", file=sys.stderr)
+    report(f"{path.name} {why}: kept as {aside.name}, starting anew")
 
 
 class TaskResults:
@@ -155,7 +155,7 @@ class TaskResults:
         with undisturbed():
             write_json(self.path, self.content)
             write_text(self.path.with_suffix(".md"), as_unicode(markdown(self.content, self.path.stem)))
-        print(f"{self.added} texts saved in {self.path}", file=sys.stderr)
+        report(f"{self.added} texts saved in {self.path}")
 
 
 def result_key(result: dict) -> str:

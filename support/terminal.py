@@ -1,5 +1,7 @@
 """A conversation's two ends: what the user types and is shown, at a terminal or in a pipe, and Ctrl-C."""
 
+from support.errors import report
+
 import codecs
 import io
 import math
@@ -10,7 +12,6 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from support.streams import visible
 from support.wrapping import Wrapped
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def lines(at_terminal: bool) -> Iterator[str]:
 
 def note(text: str) -> None:
     """Tell the user something that is not part of an answer."""
-    print(visible(f"[{text}]", sys.stderr), file=sys.stderr)
+    report(f"[{text}]")
 
 
 def show(pieces: Generator[str], bar: "tqdm") -> float | None:
