@@ -353,7 +353,7 @@ def main() -> None:
     """Answer the message of --once, or hold a conversation. Exit code 2 if anything asked for from a pipe failed."""
     with one_line_errors():
         args = parse_arguments()
-        loaded = load_model(args.model, args.device, args.dtype)
+        loaded = load_model(args.model, args.device, args.dtype, args.engine)
         settings = {name: getattr(args, name) for name in DEFAULTS}
         chat = Chat(loaded, args.system, args.strategy, settings, args.stats)
         if args.once is not None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from models import gguf
 from models.checkpoint import load_checkpoint
 from models.ends import answer_ends
+from models.family import own_decoder
 from models.packing import pack
 from models.transformer import Transformer
 from support.results import is_gguf, short_name
@@ -34,7 +35,7 @@ CHECKPOINT = ROOT / "checkpoint"
 
 
 class Loaded(NamedTuple):
-    """A model ready to decode: the ids that end an answer, and which model it is, for the results."""
+    """A model ready to decode: the ids that end an answer, and which model on which engine it is, for the results."""
 
     model: nn.Module
     tokenizer: "PreTrainedTokenizerBase"
@@ -42,9 +43,10 @@ class Loaded(NamedTuple):
     identity: dict
 
 
-def load_model(name: str, device: str = "cpu", dtype: str = "float32") -> Loaded:
+def load_model(name: str, device: str = "cpu", dtype: str = "float32", engine: str | None = None) -> Loaded:
     """Open `generator` (the shipped checkpoint), a name of HUB_NAMES or any other on the hub, a folder or a GGUF file.
 
+    engine: "own" is our own decoder, "transformers" its model; None is our own where the model is of its family.
     The weights are packed. Those of a GGUF file are dequantised to `dtype`; its tokenizer, chat template and ends are its own.
     Raises InputError for what is not there or cannot be read.
     """
@@ -55,8 +57,12 @@ def load_model(name: str, device: str = "cpu", dtype: str = "float32") -> Loaded
     try:
         place = find_model(name)
         stored = {"quantization": gguf.quantization(place)} if is_gguf(place) else {}
-        opener = open_transformer if name == "generator" else open_gguf if is_gguf(place) else open_causal_lm
-        model = opener(place, getattr(torch, dtype)).to(device).eval()
+        if name == "generator" and engine != "transformers":
+            model = load_checkpoint(place).to(getattr(torch, dtype))
+        else:
+            model = (open_gguf if is_gguf(place) else open_causal_lm)(place, getattr(torch, dtype))
+            model = on_engine(model, engine)
+        model = model.to(device).eval()
         tokenizer = open_tokenizer(place)
         eos_ids = frozenset(answer_ends(place, tokenizer, model.config.vocab_size))
         parameters = sum(weight.numel() for weight in model.parameters())
@@ -69,13 +75,20 @@ def load_model(name: str, device: str = "cpu", dtype: str = "float32") -> Loaded
         raise InputError(f"the model {name} has a tokenizer of {len(tokenizer)} tokens "
                          f"but weights for {model.config.vocab_size}")
     identity = {"name": HUB_NAMES.get(name) or short_name(name), "revision": revision(place), **stored,
-                "parameters": parameters}
+                "parameters": parameters, "engine": "own" if isinstance(model, Transformer) else "transformers"}
     return Loaded(model, tokenizer, eos_ids, identity)
 
 
-def open_transformer(folder: Path, dtype: torch.dtype) -> Transformer:
-    """The project's own decoder from its checkpoint folder."""
-    return load_checkpoint(folder).to(dtype)
+def on_engine(model: nn.Module, engine: str | None) -> nn.Module:
+    """A transformers model on the engine asked for. Raises InputError where that is our own decoder, which does not fit."""
+    if engine == "transformers":
+        return model
+    try:
+        return own_decoder(model)
+    except InputError as error:
+        if engine == "own":
+            raise InputError(f"{error}: leave --engine out, and transformers computes it") from error
+        return model
 
 
 def open_causal_lm(place: Path | str, dtype: torch.dtype, **how: Any) -> nn.Module:
