@@ -101,7 +101,7 @@ def _in_folder(folder: Path) -> list[Path]:
     if not files:
         raise InputError(f"{folder}: no .txt file in this folder{f'; left out: {told}' * bool(told)}")
     if told:
-        report(f"{folder}: {len(files)} files; left out: {told}")
+        report(f"{folder}: {len(files)} to read; left out: {told}")
     return sorted(files)
 
 

@@ -1,5 +1,6 @@
 """What several test files share: small random models, transformers' own decoding, a beam search by brute force."""
 
+import io
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -154,3 +155,10 @@ def random_blocks(n_blocks):
 def counted(targets):
     """The targets that count in the loss, in their order."""
     return targets[targets != -100].tolist()
+
+
+class Terminal(io.StringIO):
+    """A stream that says that it is a terminal."""
+
+    def isatty(self):
+        return True
