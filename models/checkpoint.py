@@ -82,8 +82,6 @@ def load_checkpoint(folder: Path, kind: type[Kind] = Transformer, dropout: float
         weights = load_file(folder / "model.safetensors")
     except Exception as error:  # a broken file fails in many ways; tokenizers raises plain Exception
         raise InputError(f"{folder} cannot be read: {first_line(error)}") from error
-    if tokenizer.get_vocab_size() > config.vocab_size:
-        raise InputError(f"{folder}: a tokenizer of {tokenizer.get_vocab_size()} tokens for a model of {config.vocab_size}")
     if config.tie_word_embeddings:
         weights["lm_head.weight"] = weights.get("model.embed_tokens.weight")
     check_shapes(folder, config, weights)
@@ -102,12 +100,20 @@ def check_shapes(folder: Path, config: TransformerConfig, weights: dict[str, tor
             raise InputError(f"{folder}: weight {name} is {found}, the configuration says {shapes.get(name)}")
 
 
+def completed(content: dict) -> dict:
+    """A config.json with transformers' own defaults in the fields that it leaves out: 32768 positions, say, an untied head."""
+    from transformers import AutoConfig
+
+    return AutoConfig.for_model(**content).to_dict()
+
+
 def read_config(content: dict) -> TransformerConfig:
     """The shape that a config.json holds. Raises InputError for one whose model this decoder is not."""
-    rope = content.get("rope_parameters") or {}  # where transformers 5 keeps rope_theta
     if content.get("model_type") != "qwen2" or content.get("hidden_act", "silu") != "silu":
         raise InputError(f"not a Qwen2 model but {content.get('model_type')}, {content.get('hidden_act')}")
-    if content.get("rope_scaling") or content.get("use_sliding_window") or rope.get("rope_type", "default") != "default":
+    content = completed(content)
+    rope = content["rope_parameters"]  # where transformers 5 keeps rope_theta
+    if content["use_sliding_window"] or rope["rope_type"] != "default":
         raise InputError("scaled rotary positions and sliding windows are not supported")
     known = {field.name for field in fields(TransformerConfig)}
     return TransformerConfig(**{name: value for name, value in {**content, **rope}.items() if name in known})
