@@ -375,7 +375,7 @@ def main() -> None:
         streams = [stream for stream in (sys.stdin, sys.stdout, sys.stderr) if stream]
         for stream in streams:
             stream.reconfigure(errors="replace")  # a terminal or a pipe that is not UTF-8 must not end the conversation
-        loaded = load_model(args.model, args.device, args.dtype)
+        loaded = load_model(args.model, args.device, args.dtype, args.engine)
         settings = {name: getattr(args, name) for name in DEFAULTS}
         system = args.system if args.system is not None else default_system(loaded)
         chat = Chat(loaded, system, args.strategy, settings, args.stats)

@@ -233,7 +233,7 @@ def run_task(description: str, write: Write, settings: Sequence[dict] = ({},), s
         script = Path(sys.argv[0]).stem
         results = TaskResults(model_folder(args.results, args.model) / f"{script}.json")
         settings = chosen_settings({name: getattr(args, name) for name in settings[0]}, settings)
-        loaded = load_model(args.model, args.device, args.dtype)
+        loaded = load_model(args.model, args.device, args.dtype, args.engine)
         ids = {prompt: checked_ids(loaded, prompt) for prompt in dict.fromkeys(args.prompt)}
         results.open({"model": loaded.identity, **run_facts(args.device, args.dtype), "seed": args.seed})
         try:

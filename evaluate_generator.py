@@ -111,7 +111,7 @@ def main() -> None:
         path = model_folder(args.results, args.model) / "evaluation.json"
         check_writable(path.parent)
         start = time.perf_counter()
-        loaded = load_model(args.model, args.device, args.dtype)
+        loaded = load_model(args.model, args.device, args.dtype, args.engine)
         transfers, stories = evaluate_transfers(loaded, args.transfers), evaluate_stories(loaded, args.stories)
         summary = {**summarize(transfers, stories), "seconds": round(time.perf_counter() - start)}
         print(markdown(summary))

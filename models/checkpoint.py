@@ -1,14 +1,15 @@
-"""A transformer as a Hugging Face folder of type qwen2, which transformers, vLLM and llama.cpp open too."""
+"""A transformer as a Hugging Face folder of type qwen2 or llama, which transformers, vLLM and llama.cpp open too."""
 
 from support.errors import InputError, first_line
 
 import json
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
 from models.chatml import CHAT_TEMPLATE
 from models.ends import as_ids
+from models.family import family_config
 from models.transformer import Transformer, TransformerConfig
 from support.files import make_folder, write_aside, write_text
 
@@ -16,15 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
-# What a config.json says beside the fields of TransformerConfig: that this is Qwen2's architecture, and which of its options
-# are off.
-FORMAT = {
-    "architectures": ["Qwen2ForCausalLM"],
-    "model_type": "qwen2",
-    "hidden_act": "silu",
-    "use_sliding_window": False,
-    "rope_scaling": None,
-}
+FORMAT = {"hidden_act": "silu", "use_sliding_window": False, "rope_scaling": None}  # options of either type that are off
 Kind = TypeVar("Kind", bound=Transformer)
 
 
@@ -53,8 +46,11 @@ def settings_files(model: Transformer, dtype: torch.dtype) -> dict[str, dict]:
     """The JSON files of a model folder: its shape, what ends a text, how the tokenizer is used."""
     tokens = {"bos_token_id": model.config.bos_token_id, "eos_token_id": model.config.eos_token_id}
     first = {name.removesuffix("_id"): as_ids(value)[0] for name, value in tokens.items() if as_ids(value)}
+    shape = asdict(model.config)
+    kind = "Qwen2" if shape.pop("qkv_bias") else "Llama"
     return {
-        "config.json": {**FORMAT, **asdict(model.config), "torch_dtype": str(dtype).removeprefix("torch.")},
+        "config.json": {"architectures": [f"{kind}ForCausalLM"], "model_type": kind.lower(), **FORMAT, **shape,
+                        "torch_dtype": str(dtype).removeprefix("torch.")},
         "generation_config.json": tokens,
         "tokenizer_config.json": {
             "tokenizer_class": "PreTrainedTokenizerFast",
@@ -68,7 +64,7 @@ def settings_files(model: Transformer, dtype: torch.dtype) -> dict[str, dict]:
 
 
 def load_checkpoint(folder: Path, kind: type[Kind] = Transformer, dropout: float = 0.0) -> Kind:
-    """The model of a folder that `save_checkpoint`, or transformers for a Qwen2 model, wrote; float32, in eval mode.
+    """The model of a folder that `save_checkpoint`, or transformers for a model of the family, wrote; float32, in eval mode.
 
     `kind` is Transformer or a class derived from it. Raises InputError, in one line, where a file is missing or broken or
     the files do not fit each other.
@@ -100,20 +96,9 @@ def check_shapes(folder: Path, config: TransformerConfig, weights: dict[str, tor
             raise InputError(f"{folder}: weight {name} is {found}, the configuration says {shapes.get(name)}")
 
 
-def completed(content: dict) -> dict:
-    """A config.json with transformers' own defaults in the fields that it leaves out: 32768 positions, say, an untied head."""
+def read_config(content: dict) -> TransformerConfig:
+    """The shape that a config.json holds; what it leaves out is transformers' default. Raises InputError for one whose model
+    this decoder is not."""
     from transformers import AutoConfig
 
-    return AutoConfig.for_model(**content).to_dict()
-
-
-def read_config(content: dict) -> TransformerConfig:
-    """The shape that a config.json holds. Raises InputError for one whose model this decoder is not."""
-    if content.get("model_type") != "qwen2" or content.get("hidden_act", "silu") != "silu":
-        raise InputError(f"not a Qwen2 model but {content.get('model_type')}, {content.get('hidden_act')}")
-    content = completed(content)
-    rope = content["rope_parameters"]  # where transformers 5 keeps rope_theta
-    if content["use_sliding_window"] or rope["rope_type"] != "default":
-        raise InputError("scaled rotary positions and sliding windows are not supported")
-    known = {field.name for field in fields(TransformerConfig)}
-    return TransformerConfig(**{name: value for name, value in {**content, **rope}.items() if name in known})
+    return family_config(AutoConfig.for_model(**content))

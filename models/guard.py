@@ -48,38 +48,58 @@ class Disguise:
         """`control` are the tokens to rename; no secret name occurs in `texts`."""
         from tokenizers import Tokenizer
 
-        self.secret = hashlib.sha256("".join(texts).encode()).hexdigest()[:32]
-        self.tokens = {token.content: i for i, token in control.items()}
-        longest_first = sorted(control.values(), key=lambda token: -len(token.content))  # they may contain one another
-        self.characters = re.compile("|".join(re.escape(token.content) for token in longest_first))
-        self.written = re.compile(f"{self.secret}c(?P<stand_in>\\d+)e|{'|'.join(map(pattern, longest_first))}")
+        self.tokenizer, self.secret = tokenizer, hashlib.sha256("".join(texts).encode()).hexdigest()[:32]
+        self.names = {i: self.secret_name(token.content, f"t{i}e") for i, token in control.items()}
+        longest_first = sorted((token.content for token in control.values()), key=len, reverse=True)
+        self.control = re.compile("|".join(map(re.escape, longest_first)))
+        self.stand_ins: dict[str, str] = {}  # of what a user typed
 
         own, added = tokenizer.backend_tokenizer, tokenizer.added_tokens_decoder
         self.model = own.model
         self.copy = Tokenizer(self.model)
         self.copy.normalizer, self.copy.pre_tokenizer = own.normalizer, own.pre_tokenizer
-        known = {i: renamed(token, f"{self.secret}t{i}e") if i in control else token for i, token in added.items()}
+        known = {i: renamed(token, self.names.get(i, token.content)) for i, token in added.items()}
         self.copy.add_tokens(list(known.values()))
         self.own_ids = {self.copy.token_to_id(token.content): i for i, token in known.items()}
         self.forbidden = control.keys() - unknown_ids(self.model)
 
     def hide(self, text: str) -> str:
-        """The text with a stand-in of letters and digits for each control token in it."""
-        return self.characters.sub(lambda found: f"{self.secret}c{self.tokens[found[0]]}e", text)
+        """The text with a stand-in for each control token in it, and for what the tokenizer takes for one, as <S> for <s>."""
+        exact = self.control.sub(lambda found: self.stand_in(found[0]), text)
+        return self.rewritten(exact, lambda token, written: self.stand_in(written))
 
     def encode(self, text: str) -> list[int]:
         """The ids of a rendered text: stand-ins are the characters that they stand for, control tokens are the template's.
 
         Raises InputError where the tokenizer has no other id for characters than that of a control token.
         """
-        names = {str(i): name for name, i in self.tokens.items()}
-        revealed = self.written.sub(lambda found: names[found["stand_in"]] if found["stand_in"] else
-                                    f"{self.secret}t{self.tokens[found[0]]}e", text)  # fmt: skip
+        renamed_text = self.rewritten(text, lambda token, written: self.names[token])
+        for name, written in self.stand_ins.items():
+            renamed_text = renamed_text.replace(name, written)
         ids = []
-        for i in self.copy.encode(revealed, add_special_tokens=False).ids:
+        for i in self.copy.encode(renamed_text, add_special_tokens=False).ids:
             # Some vocabularies hold their control tokens among the ordinary ones, and find them in any text.
             ids += [self.own_ids[i]] if i in self.own_ids else self.spelled(i) if i in self.forbidden else [i]
         return ids
+
+    def rewritten(self, text: str, name: Callable[[int, str], str]) -> str:
+        """The text with another name for each control token that the tokenizer finds: name(token, how it is written)."""
+        found = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        for token, (start, end) in reversed(list(zip(found["input_ids"], found["offset_mapping"], strict=True))):
+            if token in self.forbidden:
+                written = text[start:end].strip()  # without the white space that some tokens swallow
+                text = text[:start] + text[start:end].replace(written, name(token, written)) + text[end:]
+        return text
+
+    def stand_in(self, written: str) -> str:
+        """A new stand-in."""
+        name = self.secret_name(written, f"u{len(self.stand_ins)}e")
+        self.stand_ins[name] = written
+        return name
+
+    def secret_name(self, written: str, number: str) -> str:
+        """A name with the first and last letter of another, which decide whether a word begins or ends beside it."""
+        return f"{written[0]}{self.secret}{number}{written[-1]}"
 
     def spelled(self, token: int) -> list[int]:
         """The ids of a control token's single characters. Raises InputError where one of them is a control token itself."""
@@ -88,11 +108,6 @@ class Disguise:
         if self.forbidden & set(ids):
             raise InputError(f"the model's tokenizer cannot read {name} as ordinary characters: leave it out")
         return ids
-
-
-def pattern(token: "AddedToken") -> str:
-    """A regular expression that finds an added token where the tokenizer does."""
-    return rf"(?<!\w){re.escape(token.content)}(?!\w)" if token.single_word else re.escape(token.content)
 
 
 def renamed(token: "AddedToken", name: str) -> "AddedToken":

@@ -17,6 +17,7 @@ from models import gguf
 from models.cache import check_cache
 from models.checkpoint import load_checkpoint
 from models.ends import answer_ends
+from models.family import own_decoder
 from models.limits import vocab_size
 from models.packing import pack
 from models.rotary import forget_lengths
@@ -37,7 +38,7 @@ CHECKPOINT = ROOT / "checkpoint"
 
 
 class Loaded(NamedTuple):
-    """A model ready to decode: the ids that end an answer, and which model it is, for the results."""
+    """A model ready to decode: the ids that end an answer, and which model on which engine it is, for the results."""
 
     model: nn.Module
     tokenizer: "PreTrainedTokenizerBase"
@@ -45,9 +46,10 @@ class Loaded(NamedTuple):
     identity: dict
 
 
-def load_model(name: str, device: str = "cpu", dtype: str = "float32") -> Loaded:
+def load_model(name: str, device: str = "cpu", dtype: str = "float32", engine: str | None = None) -> Loaded:
     """Open `generator` (the shipped checkpoint), a name of HUB_NAMES or any other on the hub, a folder or a GGUF file.
 
+    engine: "own" is our own decoder, "transformers" its model; None is our own where the model is of its family.
     The weights are packed. Those of a GGUF file are dequantised to `dtype`; its tokenizer, chat template and ends are its own.
     Raises InputError for what is not there or cannot be read.
     """
@@ -58,8 +60,12 @@ def load_model(name: str, device: str = "cpu", dtype: str = "float32") -> Loaded
     try:
         place = find_model(name)
         stored = {"quantization": gguf.quantization(place)} if is_gguf(place) else {}
-        opener = open_transformer if name == "generator" else open_gguf if is_gguf(place) else open_causal_lm
-        model = opener(place, getattr(torch, dtype)).to(device).eval()
+        if name == "generator" and engine != "transformers":
+            model = load_checkpoint(place).to(getattr(torch, dtype))
+        else:
+            model = (open_gguf if is_gguf(place) else open_causal_lm)(place, getattr(torch, dtype))
+            model = on_engine(model, engine)
+        model = model.to(device).eval()
         tokenizer = open_tokenizer(place)
         eos_ids = frozenset(answer_ends(place, tokenizer, vocab_size(model)))
         parameters = sum(weight.numel() for weight in model.parameters())
@@ -69,19 +75,30 @@ def load_model(name: str, device: str = "cpu", dtype: str = "float32") -> Loaded
     except Exception as error:  # a broken folder or device fails in many ways, with many types
         raise InputError(f"cannot load the model {name}: {first_line(error)}") from error
     identity = {"name": HUB_NAMES.get(name) or short_name(name), "revision": revision(place), **stored,
-                "parameters": parameters}
+                "parameters": parameters, "engine": "own" if isinstance(model, Transformer) else "transformers"}
     return Loaded(model, tokenizer, eos_ids, identity)
 
 
-def open_transformer(folder: Path, dtype: torch.dtype) -> Transformer:
-    """The project's own decoder from its checkpoint folder."""
-    return load_checkpoint(folder).to(dtype)
+def on_engine(model: nn.Module, engine: str | None) -> nn.Module:
+    """A transformers model on the engine asked for.
+
+    Raises InputError where that is our own decoder, which does not fit, and for a model that cannot be decoded with a cache.
+    """
+    if engine != "transformers":
+        try:
+            return own_decoder(model)
+        except InputError as error:
+            if engine == "own":
+                raise InputError(f"{error}: leave --engine out, and transformers computes it") from error
+    check_cache(model)
+    forget_lengths(model)
+    return model
 
 
 def open_causal_lm(place: Path | str, dtype: torch.dtype, **how: Any) -> nn.Module:
-    """Any causal language model of transformers that attends to keys and values; `how` is for its `from_pretrained`.
+    """Any causal language model of transformers; `how` is for its `from_pretrained`.
 
-    Raises InputError for weights that are missing or do not fit, and for a model that keeps something else, as Mamba does.
+    Raises InputError for weights that are missing or do not fit.
     """
     from transformers import AutoModelForCausalLM
 
@@ -92,8 +109,6 @@ def open_causal_lm(place: Path | str, dtype: torch.dtype, **how: Any) -> nn.Modu
     if unfit:
         raise InputError(f"the weights in {how.get('gguf_file', place)} do not fill the model: "
                          f"{unfit[0]} is missing or misshaped")
-    check_cache(model)
-    forget_lengths(model)
     return model
 
 

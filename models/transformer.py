@@ -1,4 +1,4 @@
-"""A decoder-only transformer from plain torch, in Qwen2's shape and weight names.
+"""A decoder-only transformer from plain torch, in the shape and weight names of Qwen2 and Llama.
 
 Tokens become vectors; every block adds to them what attention gathers from earlier positions and what a gated
 feed-forward network makes of that; the last vector, compared with every token's embedding, gives the next token's
@@ -25,10 +25,12 @@ from torch import Tensor, nn
 if TYPE_CHECKING:  # its import takes a second, for which --help need not wait
     from transformers.cache_utils import Cache
 
+PART = 512  # positions that attend at a time
+
 
 @dataclass
 class TransformerConfig:
-    """The shape of a decoder, in the fields of transformers' `Qwen2Config`."""
+    """The shape of a decoder, in the fields of transformers' `Qwen2Config` and `LlamaConfig`, and `qkv_bias`."""
 
     vocab_size: int = 2048
     hidden_size: int = 256
@@ -40,24 +42,25 @@ class TransformerConfig:
     rms_norm_eps: float = 1e-6
     rope_theta: float = 10_000.0
     tie_word_embeddings: bool = True
+    qkv_bias: bool = True  # whether queries, keys and values have biases: in Qwen2 they do, in Llama not
+    head_dim: int = 0  # 0: hidden_size / num_attention_heads
     initializer_range: float = 0.02
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            if field.type is int and not getattr(self, field.name) > 0:
+            if field.type is int and field.name != "head_dim" and not getattr(self, field.name) > 0:
                 raise InputError(f"{field.name} must be above 0, not {getattr(self, field.name)}")
-        if self.hidden_size % (2 * self.num_attention_heads):
+        if not self.head_dim and self.hidden_size % (2 * self.num_attention_heads):
             raise InputError(f"hidden_size {self.hidden_size} is not an even multiple of "
                              f"num_attention_heads {self.num_attention_heads}")  # fmt: skip
+        self.head_dim = self.head_dim or self.hidden_size // self.num_attention_heads
+        if self.head_dim < 0 or self.head_dim % 2:
+            raise InputError(f"head_dim must be even and above 0, not {self.head_dim}")
         if self.num_attention_heads % self.num_key_value_heads:
             raise InputError(f"num_attention_heads {self.num_attention_heads} is not a multiple of "
                              f"num_key_value_heads {self.num_key_value_heads}")  # fmt: skip
-
-    @property
-    def head_dim(self) -> int:
-        return self.hidden_size // self.num_attention_heads
 
 
 def intermediate_size(hidden_size: int) -> int:
@@ -130,9 +133,9 @@ class Attention(nn.Module):
         super().__init__()
         self.layer, self.head_dim = layer, config.head_dim
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
-        self.q_proj = nn.Linear(config.hidden_size, self.heads * config.head_dim)
-        self.k_proj = nn.Linear(config.hidden_size, self.kv_heads * config.head_dim)
-        self.v_proj = nn.Linear(config.hidden_size, self.kv_heads * config.head_dim)
+        self.q_proj = nn.Linear(config.hidden_size, self.heads * config.head_dim, bias=config.qkv_bias)
+        self.k_proj = nn.Linear(config.hidden_size, self.kv_heads * config.head_dim, bias=config.qkv_bias)
+        self.v_proj = nn.Linear(config.hidden_size, self.kv_heads * config.head_dim, bias=config.qkv_bias)
         self.o_proj = nn.Linear(self.heads * config.head_dim, config.hidden_size, bias=False)
 
     def project(self, x: Tensor) -> Tensor:
@@ -141,7 +144,7 @@ class Attention(nn.Module):
             return joined(x, self.q_proj, self.k_proj, self.v_proj)
         return torch.cat((self.q_proj(x), self.k_proj(x), self.v_proj(x)), dim=-1)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, cache: "Cache | None") -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, masks: list[Tensor], cache: "Cache | None") -> Tensor:
         new = len(cos)
         qkv = self.project(x).view(-1, new, self.heads + 2 * self.kv_heads, self.head_dim).transpose(1, 2)
         qk, v = qkv.split((self.heads + self.kv_heads, self.kv_heads), dim=1)  # each (rows, its heads, new, head_dim)
@@ -149,8 +152,19 @@ class Attention(nn.Module):
         q, k = rotate(qk, cos.to(qk.dtype), sin.to(qk.dtype)).split((self.heads, self.kv_heads), dim=1)
         if cache is not None:
             k, v = cache.update(k, v, self.layer)  # (rows, kv_heads, past + new, head_dim)
-        mixed = attend(q, k, v, mask)  # (rows, heads, new, head_dim)
-        return self.o_proj(mixed.transpose(1, 2).reshape(x.shape))
+        mixed = attend_in_parts(q, k, v, masks)  # (rows, heads, new, head_dim)
+        return self.o_proj(mixed.transpose(1, 2).reshape(len(x), -1))
+
+
+def attend_in_parts(q: Tensor, k: Tensor, v: Tensor, masks: list[Tensor]) -> Tensor:
+    """`attend` for a long text, PART queries at a time: the scores of a whole one grow with the square of its length.
+
+    masks: those of the parts, in order. A part does not see beyond its own last position, where its mask ends.
+    """
+    if len(masks) == 1:
+        return attend(q, k, v, masks[0])
+    parts = zip(q.split(PART, dim=2), masks, strict=True)
+    return torch.cat([attend(part, k[:, :, : mask.shape[1]], v[:, :, : mask.shape[1]], mask) for part, mask in parts], dim=2)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
@@ -166,6 +180,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     k, v = k.flatten(0, 1), v.flatten(0, 1)  # (rows * kv_heads, past + new, head_dim)
     scores = torch.baddbmm(mask, q, k.transpose(1, 2), alpha=head_dim**-0.5)
     return (scores.softmax(dim=-1) @ v).view(rows, heads, new, head_dim)
+
+
+def causal_masks(past: int, new: int, group: int, like: Tensor) -> list[Tensor]:
+    """The causal masks of the parts of a text, PART positions each, as `attend_in_parts` takes them."""
+    return [causal_mask(past + start, min(PART, new - start), group, like) for start in range(0, new, PART)]
 
 
 def causal_mask(past: int, new: int, group: int, like: Tensor) -> Tensor:
@@ -206,8 +225,8 @@ class Block(nn.Module):
         self.mlp = FeedForward(config)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, cache: "Cache | None") -> Tensor:
-        x = x + self.dropout(self.self_attn(self.input_layernorm(x), cos, sin, mask, cache))
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, masks: list[Tensor], cache: "Cache | None") -> Tensor:
+        x = x + self.dropout(self.self_attn(self.input_layernorm(x), cos, sin, masks, cache))
         return x + self.dropout(self.mlp(self.post_attention_layernorm(x)))
 
 
@@ -230,9 +249,9 @@ class Decoder(nn.Module):
             raise InputError(f"{past + new} tokens do not fit the context of {context}")
         cos, sin = self.rotary(past, new)
         x = self.dropout(self.embed_tokens(input_ids.flatten()))  # (rows * new, hidden)
-        mask = causal_mask(past, new, self.group, x)
+        masks = causal_masks(past, new, self.group, x)
         for layer in self.layers:
-            x = layer(x, cos, sin, mask, cache)
+            x = layer(x, cos, sin, masks, cache)
         return self.norm(x).view(*input_ids.shape, -1)
 
 

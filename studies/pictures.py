@@ -200,7 +200,7 @@ def main() -> None:
         add_results_flag(parser)
         args = parser.parse_args()
         folder = model_folder(args.results, args.model)
-        loaded = load_model(args.model, args.device, args.dtype)
+        loaded = load_model(args.model, args.device, args.dtype, args.engine)
         rows = read_results(folder / "experiments.json", loaded.identity).get("rows", [])
         greedy = result_of(folder / "task1_greedy.json", loaded.identity)
         sampled = result_of(folder / "task2_sampling.json", loaded.identity)

@@ -187,7 +187,7 @@ def main() -> None:
         paths = sorted(folder.glob("task[1-5]_*.json"))
         if not paths:
             raise InputError(f"there are no texts in {folder}: run a task first, say python task1_greedy.py")
-        loaded = load_model(args.model, args.device, args.dtype)
+        loaded = load_model(args.model, args.device, args.dtype, args.engine)
         contents = {path: read_results(path, loaded.identity, read_task) for path in paths}
         write_text(folder / "texts.html", page(loaded, contents))
         print(f"texts.html is in {folder}")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 DTYPES = ("float32", "bfloat16", "float16")
+ENGINES = ("own", "transformers")
 
 
 class Rule(NamedTuple):
@@ -99,11 +100,14 @@ def flag(setting: str) -> str:
 
 
 def add_model_flags(parser: argparse._ActionsContainer) -> None:
-    """The flags of every script that runs a model: --model, --device, --dtype."""
+    """The flags of every script that runs a model: --model, --engine, --device, --dtype."""
     parser.add_argument("--model", type=some_text, default="generator", metavar="NAME",
                         help="generator (the checkpoint that comes with the project), qwen (Qwen/Qwen2.5-0.5B-Instruct), "
                              "smollm2 (HuggingFaceTB/SmolLM2-135M-Instruct), any name on the Hugging Face hub, a folder, or "
                              "a .gguf file (default: %(default)s)")
+    parser.add_argument("--engine", choices=ENGINES,
+                        help="what computes the model: our own decoder, which runs the Llama and Qwen2 family, or transformers "
+                             "(default: own where it fits)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, ... (default: %(default)s)")
     parser.add_argument("--dtype", default="float32", choices=DTYPES,
                         help="16 bits are faster, but round so that a text may depend on its batch "

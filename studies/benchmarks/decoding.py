@@ -127,7 +127,8 @@ def main() -> None:
         add_model_flags(parser)
         add_results_flag(parser)
         args = parser.parse_args()
-        loaded, theirs = load_model(args.model, args.device, args.dtype), open_theirs(args.model, args.device, args.dtype)
+        loaded = load_model(args.model, args.device, args.dtype, args.engine)
+        theirs = open_theirs(args.model, args.device, args.dtype)
         prompts = [prompt_ids(loaded.tokenizer, name) for name in PROMPTS]
         if max(ids.shape[1] for ids in prompts) + args.new_tokens > context_of(theirs):
             raise InputError(f"prompt and new tokens do not fit the context of {context_of(theirs)}")
