@@ -14,6 +14,7 @@ from typing import Self
 from models.chatml import CHAT_TEMPLATE
 from models.checkpoint import load_checkpoint, save_checkpoint
 from models.ends import answer_ends, as_ids
+from models.limits import check_known
 from models.loading import open_tokenizer
 from models.transformer import Transformer
 from strategies import continue_ids
@@ -42,7 +43,8 @@ class GeneratorTransformer(Transformer):
         temperature: divides the logits; 0 means greedy. top_k 0 and top_p 1 keep every token.
         num_beams: above 1, beam search, its finished texts ranked by `length_penalty`.
         seed: None draws other numbers at every call.
-        Raises InputError, a ValueError, for a setting out of its range, and for a prompt that the tokenizer cannot encode.
+        Raises InputError, a ValueError, for a setting out of its range, for a prompt that the tokenizer cannot encode and for a
+        token that the model does not know.
         A prompt that does not begin with a control token begins with BOS, as texts without a request do in training,
         where the configuration names one.
         """
@@ -53,6 +55,7 @@ class GeneratorTransformer(Transformer):
         begun = ids and ids[0] in self.tokenizer.get_added_tokens_decoder()
         if not begun and self.config.bos_token_id is not None:
             ids = [self.config.bos_token_id, *ids]
+        check_known(ids, self, self.tokenizer.id_to_token)
         eos_ids = frozenset(as_ids(self.config.eos_token_id))
         continuation = continue_ids(
             self, torch.tensor([ids]), eos_ids,

@@ -97,6 +97,12 @@ def continuations(model, prompt: Tensor, choose: Callable, columns: dict[str, Se
 class Letters:
     """A tokenizer of one letter per id, whose every prompt is PROMPT."""
 
+    def get_added_vocab(self):
+        return {"<|im_start|>": 1}
+
+    def convert_ids_to_tokens(self, token):
+        return chr(97 + token)
+
     def encode(self, text, **settings):
         return PROMPT
 
