@@ -308,10 +308,10 @@ def welcome(loaded: Loaded, shipped: bool) -> str:
     if shipped:
         can = ('it tells stories, and writes transfers as JSON. Try "Tell me a story about a brave fox."; or /system json, '
                'then "Transfer 100 rubles and 50 kopeck to Mike".')
-    elif loaded.tokenizer.chat_template:
-        can = "a chat model. Ask it anything; it answers as its system message says, which /system TEXT changes."
+    elif template_of(loaded.tokenizer) == PLAIN_TEMPLATE:
+        can = "a base model. It answers no questions, but goes on with what you write."
     else:
-        can = "a base model without a chat template. It goes on with what you write."
+        can = "a chat model. Ask it anything; it answers as its system message says, which /system TEXT changes."
     return f"{loaded.identity['name']}, {loaded.identity['parameters']:,} parameters: {can}\n/help lists the commands."
 
 

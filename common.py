@@ -9,7 +9,7 @@ All rows of a batch continue the same prompt, so they always have the same lengt
 mask. "Select these rows" is the only operation on the cache: it spreads, drops and reorders them.
 """
 
-from support.errors import InputError, one_line_errors
+from support.errors import InputError, one_line_errors, report
 
 import argparse
 import hashlib
@@ -32,7 +32,6 @@ from models.loading import Loaded, load_model
 from models.rotary import keys_hold
 from support.flags import COUNT, RULES, Parser, add_model_flags, add_results_flag, flag, number
 from support.results import TaskResults, model_folder, print_result, run_facts, shorten
-from support.streams import visible
 
 import torch
 from torch import Tensor, nn
@@ -62,12 +61,14 @@ def prompt_ids(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> Tensor:
 
 
 def checked_ids(loaded: Loaded, prompt: str) -> Tensor:
-    """A prompt's ids (1, T). Raises InputError when the model does not know one of them, or cannot see all."""
+    """A prompt's ids (1, T), an exercise's cut to the context. Raises InputError for unknown tokens and too long a text."""
     ids, context = prompt_ids(loaded.tokenizer, prompt), context_of(loaded.model)
     check_known(ids[0].tolist(), loaded.model, loaded.tokenizer.convert_ids_to_tokens)
+    if ids.shape[1] > context and prompt not in PROMPTS:
+        raise InputError(f"the prompt has {ids.shape[1]} tokens, more than the model's context of {context}: shorten it")
     if ids.shape[1] > context:
-        raise InputError(f"the prompt has {ids.shape[1]} tokens, more than the model's context of {context}")
-    return ids
+        report(f"of the {ids.shape[1]} tokens of the prompt {prompt} the model's context holds the last {context}")
+    return ids[:, -context:]
 
 
 def answer(loaded: Loaded, token_ids: list[int]) -> str:
@@ -254,7 +255,7 @@ def with_progress(write: Write, loaded: Loaded, prompt: str, ids: Tensor, rows: 
     """The texts of one prompt, each as it ends, with a progress bar on a terminal meanwhile."""
     from tqdm import tqdm
 
-    with tqdm(total=max_new_tokens, desc=visible(f"{shorten(prompt)}, {len(rows)} rows", sys.stderr), unit="token", leave=False,
+    with tqdm(total=max_new_tokens, desc=f"{shorten(prompt)}, {len(rows)} rows", unit="token", leave=False,
               disable=None) as bar:
         for text in write(loaded, ids, rows, max_new_tokens, lambda length: bar.update(length - bar.n)):
             bar.clear()

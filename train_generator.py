@@ -26,9 +26,9 @@ from data.blocks import TokenBlocks, write_blocks
 from data.corpus import held_out_documents, training_documents
 from data.corpus.names import without_names
 from data.texts import read_texts, text_files
-from data.tokenizer import id_count, make_tokenizer, read_tokenizer
+from data.tokenizer import UNKNOWN, id_count, make_tokenizer, read_tokenizer
 from generator import GeneratorTransformer
-from models.chatml import CHAT_TEMPLATE, CONTROL_TOKENS, END_OF_TEXT, IM_END
+from models.chatml import CHAT_TEMPLATE, CONTROL_TOKENS, END_OF_TEXT, IM_END, PLAIN_TEMPLATE, own_template
 from models.loading import open_tokenizer
 from models.transformer import TransformerConfig, intermediate_size
 from support.files import make_folder, write_aside, write_text
@@ -220,9 +220,9 @@ def make_model(config: TransformerConfig, tokenizer: Tokenizer, dropout: float) 
 def chat_template_for(text: list[str] | None, init: str | None) -> str | None:
     """The chat template of the trained model: the built-in corpus is ChatML; texts teach no conversation, but a checkpoint to
     start from may know one."""
-    if not text:
-        return CHAT_TEMPLATE
-    return open_tokenizer(Path(init)).chat_template if init else None
+    if text and init:
+        return own_template(open_tokenizer(Path(init)))
+    return PLAIN_TEMPLATE if text else CHAT_TEMPLATE
 
 
 def saved_model(work: Path, s: Settings) -> tuple[GeneratorTransformer, str | None]:
@@ -342,7 +342,8 @@ def beginning(model: GeneratorTransformer, windows: TokenBlocks) -> str:
     """The first words of a window, for a prompt to try the model with, which knows no other than texts such as its own."""
     ids, _ = windows[0]
     text = model.tokenizer.decode(ids[1 : 1 + min(SHOWN, model.config.max_position_embeddings // 2)].tolist())
-    words = CONTROL_CHARACTERS.sub(" ", text).replace("\ufffd", " ").lstrip("- ").split()
+    known = max(text.split(UNKNOWN), key=len)
+    words = CONTROL_CHARACTERS.sub(" ", known).replace("\ufffd", " ").lstrip("- ").split()
     return " ".join(words[:-1] or words) or "The"  # the last one may be cut
 
 

@@ -25,8 +25,8 @@ def save_checkpoint(model: Transformer, folder: Path, dtype: torch.dtype = torch
                     chat_template: str | None = CHAT_TEMPLATE) -> None:
     """Write a model folder, the weights last and each file moved into place when it is whole.
 
-    A folder that already holds a model of this shape stays loadable at every moment. `chat_template` is None for a model that
-    has learned no conversations. Raises InputError where a file cannot be written.
+    A folder that already holds a model of this shape stays loadable at every moment. `chat_template` is the tokenizer's;
+    None leaves it out. Raises InputError where a file cannot be written.
     """
     make_folder(folder)
     write_aside(folder / "tokenizer.json", lambda path: model.tokenizer.save(str(path)))

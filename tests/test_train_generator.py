@@ -15,7 +15,11 @@ import sys
 
 import models.checkpoint
 import train_generator
+from chat import Conversation
+from common import checked_ids
 from generator import GeneratorTransformer
+from models.chatml import Message
+from models.loading import load_model
 from tests.helpers import ROOT
 from train_generator import parse_arguments, train
 from training.evaluator import Evaluator
@@ -120,6 +124,28 @@ def test_the_built_in_corpus_trains_and_measures_transfers(tmp_path):
     flags = ("--num-documents", "40", "--max-length", "384", "--num-epochs", "1", "--output", str(tmp_path / "out"))
     train(*parse_arguments([*TINY, *flags]))
     assert 0 <= rows(tmp_path / "out")[-1]["transfer_accuracy"] <= 1
+
+
+def test_a_decoder_of_books_answers_the_command_that_its_training_prints(call, run_script, tale, tmp_path):
+    """Guards what stands behind "Try it", and the other scripts on such a model. Bug: "144 tokens, more than the model's
+    context of 128": the exercise's prompts, in the ChatML of no book. Now the prompt is of the books, and plain text."""
+    code, out, _ = call("--text", tale, "--num-epochs", "1")
+    *_, prompt = flags = shlex.split(out.rpartition("Try it: ")[2])[2:]
+    assert code == 0 and prompt in tale.read_text("utf-8")
+    assert run_script("task1_greedy.py", *flags)[0] == 0
+    results = tmp_path / "results" / "out" / "task1_greedy.json"
+    assert json.loads(results.read_text("utf-8"))["runs"][0]["prompt"] == prompt
+
+    # The exercise's JSON prompt has more than 64 of this vocabulary's tokens: as many as fit are read, and that is said.
+    loaded = load_model(str(tmp_path / "out"))
+    assert checked_ids(loaded, "json").shape == (1, 64)
+    assert loaded.tokenizer.decode(checked_ids(loaded, "json")[0]).endswith("Transfer 100 rubles and 50 kopeck to Mike")
+    assert loaded.tokenizer.decode(checked_ids(loaded, prompt)[0]) == prompt
+    code, _, errors = run_script("task1_greedy.py", "--model", str(tmp_path / "out"))
+    assert code == 0 and "of the prompt json the model's context holds the last 64" in errors
+    chat = Conversation(loaded, "")
+    ids, _ = chat.fitted([], Message("user", "The hedgehog"), 8)
+    assert loaded.tokenizer.decode(ids) == "The hedgehog"
 
 
 def test_init_goes_on_from_a_checkpoint(start):
