@@ -53,6 +53,7 @@ EXACT_TRANSFERS = "transfer_accuracy"  # in metrics.jsonl: the share of the held
 VALIDATION_WINDOWS = 2500  # at most: a tenth of a large text would take longer to evaluate on than to train on
 WORK = "training_state"  # in the output folder, and deleted at the end: not a name that a folder of the user's may have
 STATE, SETTINGS, SHAPE = "state.pt", "arguments.json", "model.json"  # in WORK
+COPIES = "copies"  # in WORK: of pipes, until their tokens are written
 EARLIER = {"batch_tokens": 1_000_000}  # settings that an earlier version did not save, with what it did: no limit
 SAMPLE = {"temperature": 0.8, "top_p": 0.95, "max_out_tokens": 60, "seed": 0}
 FLAGS = {"hidden_size": "--hidden-size", "num_attention_heads": "--num-heads", "num_key_value_heads": "--num-kv-heads"}
@@ -285,12 +286,13 @@ def train(output: Path, settings: Settings | None) -> None:
                 s.hidden_size, s.num_layers, s.num_heads, s.num_kv_heads, s.max_length)
             if begins:
                 make_folder(work)
-                files = text_files(s.text, Path("runs/downloads"), work / "copies") if s.text else None
+                files = text_files(s.text, Path("runs/downloads"), work / COPIES) if s.text else None
                 documents = partial(make_documents, files, s.num_documents, s.seed)
                 tokenizer = initial.tokenizer if initial else learn_tokenizer(
                     s.tokenizer, s.vocab_size, documents("tokenizer"), names=bool(s.text))
                 held_out = None if s.text else held_out_documents(HELD_OUT_TRANSFERS, HELD_OUT_STORIES)
                 prepare(work, tokenizer, documents("training"), s.max_length, held_out)
+                shutil.rmtree(work / COPIES, ignore_errors=True)
             accelerator.wait_for_everyone()
             model = initial or make_model(config, read_tokenizer(str(work / "tokenizer.json")), s.dropout)
         model, dtype = model.to(device), computing_dtype(s.dtype, device)

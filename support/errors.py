@@ -58,6 +58,8 @@ def one_line_errors() -> Iterator[None]:
         for number in taken:
             if signal.getsignal(number) in (end, signal.SIG_IGN):  # or a training has taken it
                 signal.signal(number, signal.SIG_DFL)
+        for number in (signal.SIGINT, *KILLS) if is_our_script() else ():
+            signal.signal(number, signal.SIG_IGN)  # all is done: while Python ends, a second Ctrl-C would be a traceback
         leave_streams()
 
 
