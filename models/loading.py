@@ -124,15 +124,15 @@ def open_tokenizer(place: Path) -> "PreTrainedTokenizerBase":
     """The tokenizer of a model's folder or GGUF file.
 
     AutoTokenizer gives every folder of type qwen2 the pre-tokenizer of Qwen2, whatever its tokenizer.json says: wrong
-    for a decoder of ours that was trained on characters or words.
+    for a decoder of ours that was trained on characters or words. So a class that names no model means that file alone.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     if is_gguf(place):
         return gguf.open_tokenizer(place)
     settings = place / "tokenizer_config.json"
-    plain = settings.exists() and json.loads(settings.read_text("utf-8")).get("tokenizer_class") == "PreTrainedTokenizerFast"
-    opener = PreTrainedTokenizerFast if plain else AutoTokenizer
+    kind = json.loads(settings.read_text("utf-8")).get("tokenizer_class") if settings.exists() else None
+    opener = PreTrainedTokenizerFast if kind in ("PreTrainedTokenizerFast", "TokenizersBackend") else AutoTokenizer
     return opener.from_pretrained(place, local_files_only=True, trust_remote_code=False)
 
 
