@@ -118,3 +118,15 @@ def test_a_setting_that_cannot_be_is_a_one_line_value_error(decoder, settings):
     with pytest.raises(InputError) as error:
         decoder.generate("Once", **settings)
     assert "\n" not in str(error.value)
+
+
+def test_a_token_beyond_the_model_is_a_one_line_value_error(bpe):
+    """A tokenizer may know more tokens than the model; only a text that needs one of them is refused.
+
+    By hand: the model has rows for the first 280 ids, and the tokenizer's last merges are words of the text it was trained on.
+    """
+    model = randomise(GeneratorTransformer(shape(vocab_size=280), bpe), 3)
+    assert isinstance(model.generate("xyz", max_out_tokens=2, seed=1), str)
+    with pytest.raises(InputError, match="weights for 280 tokens only") as error:
+        model.generate("Once upon a time there was a tiny hedgehog.")
+    assert "\n" not in str(error.value)
