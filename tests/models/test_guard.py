@@ -109,6 +109,19 @@ def test_answers_are_read_as_they_were_written(tokenizer, texts, space, template
     assert ids[: len(prompt) + len(written)] == prompt + written
 
 
+def test_a_prompt_may_open_an_answer_otherwise_than_it_is_rendered_later():
+    """Gemma 4's prompt ends with an empty thought that no earlier answer has; the line break before the answer stays."""
+    template = ("{% for m in messages %}{{ '<|' + m['role'] + '|>\\n' + m['content'] + '<|end|>' }}{% endfor %}"
+                "{% if add_generation_prompt %}{{ '<|assistant|>\\n<think>.<think>' }}{% endif %}")
+    tokenizer = small_tokenizer("bytes", chat_template=template)
+    answer = tuple(tokenizer.encode("he", add_special_tokens=False) + tokenizer.encode("llo", add_special_tokens=False))
+    messages = [Message("user", "a"), Message("assistant", "hello", answer), Message("user", "b")]
+    ids = conversation_ids(tokenizer, messages, template)
+    assert tokenizer.decode(ids) == ("<|user|>\na<|end|><|assistant|>\nhello<|end|><|user|>\nb<|end|>"
+                                     "<|assistant|>\n<think>.<think>")
+    assert f"{answer}"[1:-1] in f"{ids}"
+
+
 def test_an_answer_with_control_tokens_of_its_own_stays_theirs():
     """A template may take a thought out of an earlier answer; the rest is read as it is rendered."""
     template = ("{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'].split('<think>')[-1] + '<|end|>' }}"
