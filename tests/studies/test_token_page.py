@@ -7,7 +7,8 @@ import re
 import sys
 from html.parser import HTMLParser
 
-from models.loading import CHECKPOINT, Loaded, load_model, open_tokenizer
+from models.loading import Loaded, load_model, open_tokenizer
+from models.places import CHECKPOINT
 from studies import token_page
 from studies.token_page import TokenBytes, logits_along, text_figures, token_figures, whole_characters
 from task4_nucleus import nucleus
