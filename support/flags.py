@@ -32,6 +32,7 @@ RULES = {
     "top_k": Rule(int, lambda value: value >= 0, "a whole number, 0 (off) or more"),
     "top_p": Rule(float, lambda value: 0 < value <= 1, "a number above 0 and at most 1"),
     "length_penalty": Rule(float, lambda value: -50 <= value <= 50, "a number from -50 to 50"),
+    "no_repeat_ngram_size": Rule(int, lambda value: value >= 0, "a whole number, 0 (off) or more"),
     "seed": Rule(int, lambda value: 0 <= value < 2**63, "a whole number, 0 or more, below 2**63"),
     **dict.fromkeys(("num_beams", "max_new_tokens", "context_len"), COUNT),
 }

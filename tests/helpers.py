@@ -63,14 +63,18 @@ def neutral_generate(model, ids, max_new_tokens, eos, **settings):
     return out[0, ids.shape[1]:].tolist()
 
 
-def brute_force_beams(model, prompt, num_beams, eos_ids, limit, offered=None):
-    """Beam search as the text says it, with lists and sorts, no cache and no batch: (finished, cut off)."""
+def brute_force_beams(model, prompt, num_beams, eos_ids, limit, offered=None, process=lambda ids, scores: scores):
+    """Beam search as the text says it, with lists and sorts, no cache and no batch: (finished, cut off).
+
+    `process` is one of transformers' processors, and is given log-probabilities, as their beam search does.
+    """
     live, finished = [([], 0.0)], []
     for _ in range(limit):
         pool = []
         for ids, total in live:
             with torch.no_grad():
-                log_probs = model(torch.tensor([prompt + ids])).logits[0, -1].log_softmax(-1).tolist()
+                row = torch.tensor([prompt + ids])
+                log_probs = process(row, model(row).logits[:, -1].log_softmax(-1))[0].tolist()
             best = sorted(range(len(log_probs)), key=lambda token: -log_probs[token])[:offered or num_beams]
             pool += [(ids + [token], total + log_probs[token]) for token in best if log_probs[token] > -math.inf]
         pool.sort(key=lambda candidate: -candidate[1])
