@@ -126,4 +126,7 @@ def open_tokenizer(place: Path) -> "PreTrainedTokenizerBase":
     settings = place / "tokenizer_config.json"
     plain = settings.exists() and json.loads(settings.read_text("utf-8")).get("tokenizer_class") == "PreTrainedTokenizerFast"
     opener = PreTrainedTokenizerFast if plain else AutoTokenizer
-    return opener.from_pretrained(place, local_files_only=True, trust_remote_code=False)
+    tokenizer = opener.from_pretrained(place, local_files_only=True, trust_remote_code=False)
+    if not tokenizer.is_fast:
+        raise InputError(f"{place} has a tokenizer in Python alone, {type(tokenizer).__name__}: it needs a tokenizer.json")
+    return tokenizer
