@@ -22,6 +22,7 @@ from support.files import make_folder, write_aside
 from support.flags import DTYPES, Parser, some_path
 
 from tokenizers import Tokenizer
+from torch import Tensor
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
@@ -36,10 +37,10 @@ def export_gguf(folder: Path, path: Path, dtype: str = "float32") -> None:
     from gguf import GGUFWriter
 
     model, tokenizer = load_checkpoint(folder), open_tokenizer(folder)
-    pre = splitting(tokenizer.backend_tokenizer)
+    kind, pre = architecture(model), splitting(tokenizer.backend_tokenizer)
 
     def write(aside: Path) -> None:
-        writer = GGUFWriter(aside, "qwen2")
+        writer = GGUFWriter(aside, kind)
         add_shape(writer, model, folder.resolve().name, dtype)
         add_tokenizer(writer, tokenizer.backend_tokenizer, model.config.vocab_size, pre)
         for name, value in {"bos": model.config.bos_token_id, "eos": model.config.eos_token_id}.items():
@@ -56,8 +57,19 @@ def export_gguf(folder: Path, path: Path, dtype: str = "float32") -> None:
     write_aside(path, write)
 
 
+def architecture(model: Transformer) -> str:
+    """The family's member that the decoder is: a Qwen2's queries, keys and values have biases, a Llama's not.
+
+    Raises InputError for a Qwen2 with heads of a size of their own: llama.cpp and transformers refuse the file.
+    """
+    config = model.config
+    if config.qkv_bias and config.head_dim * config.num_attention_heads != config.hidden_size:
+        raise InputError("a GGUF file cannot hold a Qwen2 whose heads together are not as wide as the model")
+    return "qwen2" if config.qkv_bias else "llama"
+
+
 def add_shape(writer: "GGUFWriter", model: Transformer, name: str, dtype: str) -> None:
-    """The numbers of the configuration, under the names that llama.cpp has for a Qwen2."""
+    """The numbers of the configuration, under the names that llama.cpp has for them."""
     from gguf import LlamaFileType
 
     config = model.config
@@ -74,6 +86,8 @@ def add_shape(writer: "GGUFWriter", model: Transformer, name: str, dtype: str) -
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_rope_freq_base(config.rope_theta)
     writer.add_rope_dimension_count(config.head_dim)
+    writer.add_key_length(config.head_dim)
+    writer.add_value_length(config.head_dim)
 
 
 def add_tokenizer(writer: "GGUFWriter", tokenizer: Tokenizer, vocab_size: int, pre: str) -> None:
@@ -97,12 +111,22 @@ def add_weights(writer: "GGUFWriter", model: Transformer, dtype: str) -> None:
     from gguf import MODEL_ARCH, GGMLQuantizationType, get_tensor_name_map, quantize
 
     kinds = {"float32": GGMLQuantizationType.F32, "float16": GGMLQuantizationType.F16, "bfloat16": GGMLQuantizationType.BF16}
-    names = get_tensor_name_map(MODEL_ARCH.QWEN2, model.config.num_hidden_layers)
+    names = get_tensor_name_map(MODEL_ARCH[architecture(model).upper()], model.config.num_hidden_layers)
     for name, weight in model.state_dict().items():
         if name == "lm_head.weight" and model.config.tie_word_embeddings:
             continue
+        if architecture(model) == "llama" and ("q_proj" in name or "k_proj" in name):
+            weight = interleaved(weight, model.config.head_dim)
         kind = kinds[dtype] if weight.ndim == 2 else GGMLQuantizationType.F32
         writer.add_tensor(names.get_name(name, (".weight", ".bias")), quantize(weight.numpy(), kind), raw_dtype=kind)
+
+
+def interleaved(weight: Tensor, head_dim: int) -> Tensor:
+    """The rows of a projection (heads * head_dim, in), those that rotate together side by side, as llama.cpp has a Llama's.
+
+    By hand: of a head of four rows 0 turns with 2, and 1 with 3: they come in the order 0, 2, 1, 3.
+    """
+    return weight.unflatten(0, (-1, 2, head_dim // 2)).transpose(1, 2).flatten(0, 2)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from support.errors import InputError
 
 import sys
+from dataclasses import replace
 
 from common import PROMPTS, context_of, prompt_ids
 from models import export_gguf
@@ -61,6 +62,21 @@ def test_in_16_bits_and_untied(dtype, kind, bpe, tmp_path):
         torch.testing.assert_close(weights[name], expected, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("fields", [{"qkv_bias": False}, {"qkv_bias": False, "head_dim": 8}])
+def test_the_shapes_of_the_family(fields, bpe, tmp_path):
+    """Oracle: the folder itself. By hand: a Llama's head of four rows, in the order that llama.cpp has them, is 0, 2, 1, 3."""
+    from generator import GeneratorTransformer
+
+    assert export_gguf.interleaved(torch.arange(8.0)[:, None], 4).flatten().tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
+    torch.manual_seed(2)
+    model = randomise(GeneratorTransformer(replace(shape(), **fields), bpe), 2)
+    model.save_checkpoint(tmp_path / "kin")
+    export_gguf.export_gguf(tmp_path / "kin", tmp_path / "kin.gguf")
+    loaded, ids = load_model(str(tmp_path / "kin.gguf")), tokens(20)
+    assert loaded.identity["engine"] == "own"
+    torch.testing.assert_close(logits(loaded.model, ids), logits(model, ids), atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("tokenizer", ["char", "word"])
 def test_a_tokenizer_that_the_format_cannot_hold(tokenizer, tmp_path, monkeypatch, capsys):
     from data.tokenizer import make_tokenizer
@@ -72,6 +88,14 @@ def test_a_tokenizer_that_the_format_cannot_hold(tokenizer, tmp_path, monkeypatc
     assert capsys.readouterr().err == ("error: a GGUF file holds byte-level BPE alone, no characters or words: train with "
                                        "--tokenizer bpe\n")
     assert [path.name for path in tmp_path.iterdir()] == ["units"]
+
+
+def test_heads_that_the_format_cannot_hold(bpe, tmp_path):
+    from generator import GeneratorTransformer
+
+    GeneratorTransformer(replace(shape(), head_dim=8), bpe).save_checkpoint(tmp_path / "wide")
+    with pytest.raises(InputError, match="heads together are not as wide as the model"):
+        export_gguf.export_gguf(tmp_path / "wide", tmp_path / "wide.gguf")
 
 
 def run(monkeypatch, *flags):
