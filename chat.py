@@ -367,7 +367,7 @@ def main() -> None:
         streams = [stream for stream in (sys.stdin, sys.stdout, sys.stderr) if stream]
         for stream in streams:
             stream.reconfigure(errors="replace")  # a terminal or a pipe that is not UTF-8 must not end the conversation
-        loaded = load_model(args.model, args.device, args.dtype, args.engine)
+        loaded = load_model(args.model, args.device, args.dtype, args.engine, args.adapter)
         settings = {name: getattr(args, name) for name in DEFAULTS}
         chat = Chat(loaded, args.system, args.strategy, settings, args.stats)
         if args.once is not None:

@@ -235,11 +235,11 @@ def run_task(description: str, write: Write, settings: Sequence[dict] = ({},), s
     """
     with one_line_errors():
         args = parse_arguments(description, settings, samples)
-        results = TaskResults(model_folder(args.results, args.model) / f"{Path(sys.argv[0]).stem}.json")
+        results = TaskResults(model_folder(args.results, args.model, args.adapter) / f"{Path(sys.argv[0]).stem}.json")
         settings = chosen_settings({name: getattr(args, name) for name in settings[0]}, settings)
         if args.no_repeat_ngram_size:
             settings = [{**setting, "no_repeat_ngram_size": args.no_repeat_ngram_size} for setting in settings]
-        loaded = load_model(args.model, args.device, args.dtype, args.engine)
+        loaded = load_model(args.model, args.device, args.dtype, args.engine, args.adapter)
         ids = {prompt: checked_ids(loaded, prompt) for prompt in dict.fromkeys(args.prompt)}
         results.open({"model": loaded.identity, **run_facts(args.device, args.dtype), "seed": args.seed})
         try:

@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from models import gguf
+from models.adapter import adapter_revision, find_base, merged
 from models.checkpoint import load_checkpoint
 from models.ends import answer_ends
 from models.family import own_decoder
+from models.folders import is_there
 from models.packing import pack
 from models.places import HUB_NAMES, find_model, revision
 from models.transformer import Transformer
-from support.results import is_gguf, short_name
+from support.results import is_gguf, short_name, with_adapter
 
 import torch
 from torch import nn
@@ -36,10 +38,12 @@ class Loaded(NamedTuple):
     identity: dict
 
 
-def load_model(name: str, device: str = "cpu", dtype: str = "float32", engine: str | None = None) -> Loaded:
+def load_model(name: str, device: str = "cpu", dtype: str = "float32", engine: str | None = None,
+               adapter: Path | None = None) -> Loaded:
     """Open `generator` (the shipped checkpoint), a name of HUB_NAMES or any other on the hub, a folder or a GGUF file.
 
     engine: "own" is our own decoder, "transformers" its model; None is our own where the model is of its family.
+    adapter: the folder of a LoRA adapter, which is merged; where it holds a tokenizer, that one is used.
     The weights are packed. Those of a GGUF file are dequantised to `dtype`; its tokenizer, chat template and ends are its own.
     Raises InputError for what is not there or cannot be read.
     """
@@ -48,15 +52,17 @@ def load_model(name: str, device: str = "cpu", dtype: str = "float32", engine: s
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        place = find_model(name)
+        place = find_base(name, adapter) if adapter else find_model(name)
         stored = {"quantization": gguf.quantization(place)} if is_gguf(place) else {}
-        if name == "generator" and engine != "transformers":
+        if name == "generator" and engine != "transformers" and not adapter:
             model = load_checkpoint(place).to(getattr(torch, dtype))
         else:
             model = (open_gguf if is_gguf(place) else open_causal_lm)(place, getattr(torch, dtype))
+            if adapter:
+                model, stored["adapter"] = merged(model, adapter), adapter_revision(adapter)
             model = on_engine(model, engine)
         model = model.to(device).eval()
-        tokenizer = open_tokenizer(place)
+        tokenizer = open_tokenizer(adapter if adapter and is_there(adapter / "tokenizer.json") else place)
         eos_ids = frozenset(answer_ends(place, tokenizer, model.config.vocab_size))
         parameters = sum(weight.numel() for weight in model.parameters())
         pack(model)
@@ -67,7 +73,7 @@ def load_model(name: str, device: str = "cpu", dtype: str = "float32", engine: s
     if len(tokenizer) > model.config.vocab_size:
         raise InputError(f"the model {name} has a tokenizer of {len(tokenizer)} tokens "
                          f"but weights for {model.config.vocab_size}")
-    identity = {"name": HUB_NAMES.get(name) or short_name(name), "revision": revision(place), **stored,
+    identity = {"name": with_adapter(HUB_NAMES.get(name) or short_name(name), adapter), "revision": revision(place), **stored,
                 "parameters": parameters, "engine": "own" if isinstance(model, Transformer) else "transformers"}
     return Loaded(model, tokenizer, eos_ids, identity)
 

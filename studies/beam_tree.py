@@ -236,8 +236,8 @@ def main() -> None:
         add_model_flags(parser)
         add_results_flag(parser)
         args = parser.parse_args()
-        folder = model_folder(args.results, args.model)
-        loaded = load_model(args.model, args.device, args.dtype, args.engine)
+        folder = model_folder(args.results, args.model, args.adapter)
+        loaded = load_model(args.model, args.device, args.dtype, args.engine, args.adapter)
         for prompt, limit in LIMITS.items():
             tree = Tree(loaded.model, checked_ids(loaded, prompt), args.num_beams, loaded.eos_ids, limit)
             draw(tree, lambda node: token_name(loaded.tokenizer, node.token) if node.parent else "prompt",

@@ -186,11 +186,11 @@ def main() -> None:
         add_model_flags(parser)
         add_results_flag(parser)
         args = parser.parse_args()
-        folder = model_folder(args.results, args.model)
+        folder = model_folder(args.results, args.model, args.adapter)
         paths = sorted(folder.glob("task[1-5]_*.json"))
         if not paths:
             raise InputError(f"there are no texts in {folder}: run a task first, say python task1_greedy.py")
-        loaded = load_model(args.model, args.device, args.dtype, args.engine)
+        loaded = load_model(args.model, args.device, args.dtype, args.engine, args.adapter)
         contents = {path: read_results(path, loaded.identity, read_task) for path in paths}
         write_text(folder / "texts.html", page(loaded, contents))
         print(f"texts.html is in {folder}")

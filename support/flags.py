@@ -8,9 +8,11 @@ from support.errors import ROOT, InputError
 
 import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
+
+from support.adapter import adapter_base
 
 DTYPES = ("float32", "bfloat16", "float16")
 ENGINES = ("own", "transformers")
@@ -69,6 +71,16 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, description: str | None) -> None:
         super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
 
+    def parse_args(self, args: Sequence[str] | None = None, namespace: None = None) -> argparse.Namespace:
+        """The flags; --model, where it is left out, is the base that the adapter names, or the shipped decoder.
+
+        Raises InputError for what a flag does not allow, and for a folder of --adapter that holds no adapter.
+        """
+        found = super().parse_args(args)
+        if getattr(found, "model", "") is None:
+            found.model = adapter_base(found.adapter) if found.adapter else "generator"
+        return found
+
     def error(self, message: str) -> NoReturn:
         raise InputError(message)
 
@@ -101,11 +113,13 @@ def flag(setting: str) -> str:
 
 
 def add_model_flags(parser: argparse._ActionsContainer) -> None:
-    """The flags of every script that runs a model: --model, --engine, --device, --dtype."""
-    parser.add_argument("--model", type=some_text, default="generator", metavar="NAME",
+    """The flags of every script that runs a model: --model, --adapter, --engine, --device, --dtype."""
+    parser.add_argument("--model", type=some_text, metavar="NAME",
                         help="generator (the checkpoint that comes with the project), qwen (Qwen/Qwen2.5-0.5B-Instruct), "
                              "smollm2 (HuggingFaceTB/SmolLM2-135M-Instruct), any name on the Hugging Face hub, a folder, or "
-                             "a .gguf file (default: %(default)s)")
+                             "a .gguf file (default: generator)")
+    parser.add_argument("--adapter", type=some_path, metavar="FOLDER",
+                        help="a LoRA adapter of PEFT's, merged into --model, or into the model that it names itself")
     parser.add_argument("--engine", choices=ENGINES,
                         help="what computes the model: our own decoder, which runs the Llama and Qwen2 family, or transformers "
                              "(default: own where it fits)")

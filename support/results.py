@@ -44,9 +44,14 @@ def is_gguf(path: Path) -> bool:
     return path.suffix.lower() == ".gguf" and not path.is_dir()
 
 
-def model_folder(results: Path, model: str) -> Path:
-    """Where the results of a model are."""
-    return results / short_name(model)
+def with_adapter(name: str, adapter: Path | None) -> str:
+    """The name of a model into which an adapter, a folder, is merged: that of both."""
+    return f"{name}+{adapter.resolve().name}" if adapter else name
+
+
+def model_folder(results: Path, model: str, adapter: Path | None = None) -> Path:
+    """Where the results of a model are, or of a model with an adapter."""
+    return results / with_adapter(short_name(model), adapter)
 
 
 def run_facts(device: str, dtype: str) -> dict:

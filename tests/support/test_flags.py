@@ -110,7 +110,7 @@ def test_the_shared_flags_have_the_documented_defaults():
     add_model_flags(parser)
     add_results_flag(parser)
     assert parser.parse_args([]) == argparse.Namespace(
-        model="generator", engine=None, device="cpu", dtype="float32", results=ROOT / "results")
+        model="generator", adapter=None, engine=None, device="cpu", dtype="float32", results=ROOT / "results")
 
 
 def test_a_description_keeps_its_lines():
