@@ -11,7 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.folders import check_safetensors, is_there
+from models.folders import check_safetensors, check_tokenizer, is_there
 from models.places import find_model
 from support.adapter import adapter_settings
 
@@ -57,6 +57,14 @@ def merged(model: "PreTrainedModel", folder: Path) -> "PreTrainedModel":
         if isinstance(error, InputError):
             raise
         raise InputError(f"the adapter {folder} is for another model: {str(error).splitlines()[-1].strip()}") from error
+
+
+def tokenizer_place(place: Path, adapter: Path | None) -> Path:
+    """Where the tokenizer of a model in `place` is: with the adapter, if it brings one, and so perhaps another template."""
+    if not adapter or not all(is_there(adapter / name) for name in ("tokenizer.json", "tokenizer_config.json")):
+        return place
+    check_tokenizer(adapter)
+    return adapter
 
 
 def check_adapter(folder: Path) -> None:

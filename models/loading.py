@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from models import gguf
-from models.adapter import adapter_revision, find_base, merged
+from models.adapter import adapter_revision, find_base, merged, tokenizer_place
 from models.checkpoint import load_checkpoint
 from models.ends import answer_ends
 from models.family import own_decoder
-from models.folders import is_there
 from models.packing import pack
 from models.places import HUB_NAMES, find_model, revision
 from models.transformer import Transformer
@@ -62,7 +61,7 @@ def load_model(name: str, device: str = "cpu", dtype: str = "float32", engine: s
                 model, stored["adapter"] = merged(model, adapter), adapter_revision(adapter)
             model = on_engine(model, engine)
         model = model.to(device).eval()
-        tokenizer = open_tokenizer(adapter if adapter and is_there(adapter / "tokenizer.json") else place)
+        tokenizer = open_tokenizer(tokenizer_place(place, adapter))
         eos_ids = frozenset(answer_ends(place, tokenizer, model.config.vocab_size))
         parameters = sum(weight.numel() for weight in model.parameters())
         pack(model)

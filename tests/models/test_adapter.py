@@ -15,6 +15,7 @@ from tests.helpers import ROOT, logits, random_model, tokens
 import pytest
 import torch
 
+pytestmark = pytest.mark.filterwarnings("ignore")  # PEFT's, about heads that are tied to an embedding
 QKV, CONV = ["q_proj", "k_proj", "v_proj"], ["c_attn", "c_fc"]
 
 
@@ -103,6 +104,9 @@ def test_its_tokenizer_and_template_are_used(adapter, model_folder, tmp_path):
                                                             "chat_template": "{{ messages[-1].content }}"}))
     assert load_model(str(model_folder), adapter=copy).tokenizer.chat_template == "{{ messages[-1].content }}"
     assert load_model(str(model_folder), adapter=adapter[0]).tokenizer.chat_template is None
+    (copy / "tokenizer.json").write_text("version https://git-lfs.github.com/spec/v1")
+    with pytest.raises(InputError, match="copy/tokenizer.json is a pointer of Git LFS"):
+        load_model(str(model_folder), adapter=copy)
 
 
 def test_a_task_finds_the_base_and_keeps_its_results_apart(adapter, model_folder, tmp_path, monkeypatch, capsys):
