@@ -9,7 +9,8 @@ import subprocess
 import sys
 
 from common import PROMPTS, answer, decode, prompt_ids
-from models.loading import HUB_NAMES, load_model
+from models.loading import load_model
+from models.places import HUB_NAMES
 from task1_greedy import greedy
 from tests.helpers import ROOT
 
