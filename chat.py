@@ -23,10 +23,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common import answer, context_of, step
+from common import answer, step
 from data.corpus.documents import JSON_MACHINE, STORYTELLER
-from models.chatml import CHAT_TEMPLATE, Message, conversation_ids
+from models.cache import growing_cache
+from models.chatml import PLAIN_TEMPLATE, Message, conversation_ids, template_of
+from models.limits import check_known, context_of
 from models.loading import Loaded, load_model
+from models.rotary import keys_hold
 from strategies import continue_ids
 from support.files import write_text
 from support.flags import RULES, Parser, add_model_flags, checked, flag, number
@@ -38,7 +41,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
     from transformers import PreTrainedTokenizerBase
 
-SYSTEMS = {"story": STORYTELLER, "json": JSON_MACHINE}
+SYSTEMS = {"story": STORYTELLER, "json": JSON_MACHINE, "none": ""}
 STRATEGIES = {  # which settings each one reads
     "greedy": (),
     "sampling": ("temperature", "top_k"),
@@ -49,7 +52,7 @@ SHARED = ("no_repeat_ngram_size", "seed", "max_new_tokens")  # settings that hol
 DEFAULTS = {"temperature": 0.8, "top_p": 0.95, "top_k": 0, "num_beams": 4, "length_penalty": 1.0,
             "no_repeat_ngram_size": 0, "seed": None, "max_new_tokens": 1000}
 HELP = """\
-/system story | json | TEXT   who answers; starts over
+/system story|json|none|TEXT  who answers, none for nobody in particular; starts over
 /strategy NAME                greedy, sampling, nucleus or beam
 /temperature, /top-p, /top-k, /num-beams, /length-penalty, /no-repeat-ngram-size,
 /seed, /max-new-tokens VALUE
@@ -98,31 +101,29 @@ class Conversation:
 
     def __init__(self, loaded: Loaded, system: str) -> None:
         self.loaded, self.context = loaded, context_of(loaded.model)
-        self.template = loaded.tokenizer.chat_template or CHAT_TEMPLATE
+        self.template = template_of(loaded.tokenizer)
         self.begin(system)
 
     def begin(self, system: str) -> None:
-        """Start over with `system` as the system message."""
+        """Start over with `system` as the system message; "" is none, and leaves what a chat template says by itself."""
         self.system = Message("system", system)
         self.turns: list[Turn] = []
         self.forget()
 
     def forget(self) -> None:
         """Drop the cache: the next answer reads the whole conversation again."""
-        from transformers import DynamicCache
-
-        self.cache = DynamicCache()
+        self.cache = growing_cache(self.loaded.model.config)
         self.read: list[int] = []  # the ids whose keys and values the cache holds
 
     def messages(self, turns: list[Turn]) -> list[Message]:
-        """The system message, then the messages of the turns."""
-        return [self.system, *(message for turn in turns for message in turn)]
+        """The system message, if there is one, then the messages of the turns."""
+        return [*[self.system] * bool(self.system.content), *(message for turn in turns for message in turn)]
 
     def fitted(self, turns: list[Turn], user: Message, room: int) -> tuple[list[int], list[Turn]]:
         """The ids of a conversation of `turns` and the user's message, and the turns that are in it.
 
         The oldest turns are left out until `room` tokens are left for an answer. Raises InputError when the message alone
-        leaves none.
+        leaves none, and for a token that the model does not know.
         """
         while True:
             ids = conversation_ids(self.loaded.tokenizer, [*self.messages(turns), user], self.template)
@@ -131,18 +132,20 @@ class Conversation:
             turns = turns[1:]
         if len(ids) >= self.context:
             raise InputError(f"with the message there are {len(ids)} tokens; the model's context is {self.context}")
+        check_known(ids, self.loaded.model, self.loaded.tokenizer.convert_ids_to_tokens)
         return ids, turns
 
     def read_ids(self, ids: list[int]) -> None:
-        """Bring the cache to hold exactly `ids`; only what is new is computed."""
+        """Bring the cache to hold exactly `ids`; only what is new is computed, unless nothing read before holds any longer."""
         known = next((i for i, (old, new) in enumerate(zip(self.read, ids, strict=False)) if old != new),
                      min(len(self.read), len(ids)))
+        known = known if keys_hold(self.loaded.model.config, known, len(ids)) else 0
         cache = self.cache
         self.forget()  # an interrupt in the middle leaves nothing half read
         cache.crop(known - cache.get_seq_length())  # a number of at most 0 is how many tokens to cut off
         if known < len(ids):
             step(self.loaded.model, torch.tensor([ids[known:]]), cache)
-        self.cache, self.read = cache, ids
+        self.cache, self.read = cache, ids[:cache.get_seq_length()]  # none of a model that keeps nothing
 
     def reply(self, turns: list[Turn], user: Message, ids: list[int], watch: Callable[..., object],
               **settings: float) -> Generator[str]:
@@ -216,7 +219,7 @@ class Chat:
             self.save(value)
         elif name == "/system":
             if not value:
-                raise InputError("/system needs a text, story or json")
+                raise InputError("/system needs a text, story, json or none")
             self.conversation.begin(SYSTEMS.get(value, value))
         elif name == "/strategy":
             if value not in STRATEGIES:
@@ -238,7 +241,7 @@ class Chat:
 
     def described(self) -> str:
         """The settings in use, one a line."""
-        lines = [f"system: {self.conversation.system.content}", f"strategy: {self.strategy}"]
+        lines = [f"system: {self.conversation.system.content or 'none'}", f"strategy: {self.strategy}"]
         for name in (*STRATEGIES[self.strategy], *SHARED):
             value = self.settings[name]
             lines.append(f"{flag(name)[2:]}: {'a new one for each answer' if value is None else value}")
@@ -345,8 +348,9 @@ def parse_arguments() -> argparse.Namespace:
     """The flags: the model, who answers, the strategy and its settings."""
     parser = Parser(__doc__)
     add_model_flags(parser)
-    parser.add_argument("--system", default="story", metavar="TEXT",
-                        help="story, json, or a text of your own (default: %(default)s)")
+    parser.add_argument("--system", metavar="TEXT",
+                        help="story, json, none, or a text of your own (default: story; none for a model that only continues "
+                             "texts)")
     parser.add_argument("--strategy", choices=STRATEGIES, default="nucleus", help="(default: %(default)s)")
     for name, default in DEFAULTS.items():
         parser.add_argument(flag(name), type=number(RULES[name]), default=default, metavar="N",
@@ -360,6 +364,11 @@ def parse_arguments() -> argparse.Namespace:
     return args
 
 
+def default_system(loaded: Loaded) -> str:
+    """Who answers if the user does not say: for a base model nobody, since it would only continue that text, too."""
+    return "none" if template_of(loaded.tokenizer) == PLAIN_TEMPLATE else "story"
+
+
 def main() -> None:
     """Answer the message of --once, or hold a conversation. Exit code 2 if anything asked for from a pipe failed."""
     with one_line_errors():
@@ -369,7 +378,8 @@ def main() -> None:
             stream.reconfigure(errors="replace")  # a terminal or a pipe that is not UTF-8 must not end the conversation
         loaded = load_model(args.model, args.device, args.dtype, args.engine, args.adapter)
         settings = {name: getattr(args, name) for name in DEFAULTS}
-        chat = Chat(loaded, args.system, args.strategy, settings, args.stats)
+        system = args.system if args.system is not None else default_system(loaded)
+        chat = Chat(loaded, system, args.strategy, settings, args.stats)
         if args.once is not None:
             chat.ask(args.once.strip())
             return

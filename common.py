@@ -27,8 +27,10 @@ from data.corpus.judging import judge_json
 from decoding.no_repeat_ngram import ban_repeats
 from decoding.numbers import checked_logits
 from models.cache import growing_cache
-from models.chatml import CHAT_TEMPLATE, IM_START, Message, chatml, check_unicode, conversation_ids
+from models.chatml import chatml, check_unicode, request_ids
+from models.limits import check_known, context_of
 from models.loading import Loaded, load_model
+from models.rotary import keys_hold
 from support.flags import COUNT, RULES, Parser, add_model_flags, add_results_flag, flag, number
 from support.results import TaskResults, model_folder, print_result, run_facts, shorten
 
@@ -49,23 +51,20 @@ RIGHT_JSON = '{"contractor": "Mike", "sum": 100.50, "currency": "RUB"}'
 
 
 def prompt_ids(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> Tensor:
-    """A prompt's ids (1, T): a name in PROMPTS, ChatML text as it stands, or a user's text, which gets wrapped.
+    """A prompt's ids (1, T): a name in PROMPTS, ChatML text, or a user's text, each as the model wants it (`request_ids`).
 
     Raises InputError for an empty prompt and for one that is not valid text.
     """
     if not prompt.strip():
         raise InputError("the prompt is empty")
     check_unicode("prompt", prompt)
-    text = PROMPTS.get(prompt, prompt)
-    if IM_START in text:
-        return torch.tensor([tokenizer.encode(text, add_special_tokens=False)])
-    messages = [Message("system", STORYTELLER), Message("user", text)]
-    return torch.tensor([conversation_ids(tokenizer, messages, CHAT_TEMPLATE)])
+    return torch.tensor([request_ids(tokenizer, PROMPTS.get(prompt, prompt), STORYTELLER)])
 
 
 def checked_ids(loaded: Loaded, prompt: str) -> Tensor:
-    """A prompt's ids (1, T). Raises InputError when they do not fit into the model's context."""
+    """A prompt's ids (1, T). Raises InputError when the model does not know one of them, or cannot see all."""
     ids, context = prompt_ids(loaded.tokenizer, prompt), context_of(loaded.model)
+    check_known(ids[0].tolist(), loaded.model, loaded.tokenizer.convert_ids_to_tokens)
     if ids.shape[1] > context:
         raise InputError(f"the prompt has {ids.shape[1]} tokens, more than the model's context of {context}")
     return ids
@@ -94,7 +93,8 @@ def write_one(model: nn.Module, ids: Tensor, choose: Callable[[Tensor], Tensor],
               max_new_tokens: int) -> list[int]:
     """The loop for one text: the ids that continue ids (1, T), up to an id of `eos_ids`, which is among them.
 
-    The cache remembers what was fed. `decode` does the same for many rows, and continues beyond the model's context, too.
+    The cache remembers what was fed. `decode` does the same for many rows, and also where a cache does not hold any longer:
+    beyond the model's context, and where its rotary factors change.
     """
     cache, written = growing_cache(), []
     while len(written) < max_new_tokens:
@@ -107,23 +107,20 @@ def write_one(model: nn.Module, ids: Tensor, choose: Callable[[Tensor], Tensor],
     return written
 
 
-def context_of(model: nn.Module, context_len: int | None = None) -> int:
-    """How many tokens a prediction can see: the model's own context unless `context_len` is less."""
-    limits = [context_len, getattr(model.config, "max_position_embeddings", None), sys.maxsize]
-    return min(limit for limit in limits if limit and limit > 0)  # XLNet's, without limit, is -1
-
-
 class Batch:
     """The texts being written: their ids (rows, T) and the cache of what the model has already read."""
 
     def __init__(self, model: nn.Module, ids: Tensor, context_len: int | None = None, cache: "Cache | None" = None) -> None:
         """Start with the prompt, ids (1, T). A `cache` that holds the first tokens of `ids` is used, and changed."""
-        self.model, self.ids, self.cache = model, ids, growing_cache() if cache is None else cache
+        self.model, self.ids, self.cache = model, ids, growing_cache(model.config) if cache is None else cache
         self.context = context_of(model, context_len)
 
     def next_logits(self) -> Tensor:
         """Logits of each row's next token (rows, vocab)."""
-        if self.ids.shape[1] <= self.context:
+        length = self.ids.shape[1]
+        if length <= self.context:
+            if not keys_hold(self.model.config, self.cache.get_seq_length(), length):
+                self.cache = growing_cache(self.model.config)
             return step(self.model, self.ids[:, self.cache.get_seq_length():], self.cache)
         # The window slides: the position of every token changes, so nothing in the cache is valid any more.
         self.cache = None
@@ -299,7 +296,7 @@ def parse_arguments(description: str, settings: Sequence[dict], samples: int | N
                      "accepted so that all tasks have the same flags: nothing is drawn here")
     common = parser.add_argument_group("common")
     common.add_argument("--prompt", nargs="+", default=list(PROMPTS), metavar="TEXT",
-                        help="hedgehog, json, or a text of your own, wrapped in ChatML unless it already is "
+                        help="hedgehog, json, or a text of your own, put into the model's chat template "
                              "(default: hedgehog json)")
     common.add_argument("--max-new-tokens", type=number(COUNT), default=1000, metavar="N",
                         help="stop here if the model does not end by itself (default: %(default)s)")

@@ -13,6 +13,7 @@ from typing import Self
 
 from models.checkpoint import load_checkpoint, save_checkpoint
 from models.ends import answer_ends, as_ids
+from models.limits import check_known
 from models.loading import open_tokenizer
 from models.transformer import Transformer
 from strategies import continue_ids
@@ -43,7 +44,7 @@ class GeneratorTransformer(Transformer):
         num_beams: above 1, beam search, its finished texts ranked by `length_penalty`.
         seed: None draws other numbers at every call.
         no_repeat_ngram_size: no run of so many tokens is written twice, those of the prompt included; 0 allows any.
-        Raises InputError, a ValueError, for a setting out of its range.
+        Raises InputError, a ValueError, for a setting out of its range and for a token that the model does not know.
         A prompt that does not begin with a control token begins with BOS, as texts without a request do in training,
         where the configuration names one.
         """
@@ -51,6 +52,7 @@ class GeneratorTransformer(Transformer):
         begun = ids and ids[0] in self.tokenizer.get_added_tokens_decoder()
         if not begun and self.config.bos_token_id is not None:
             ids = [self.config.bos_token_id, *ids]
+        check_known(ids, self, self.tokenizer.id_to_token)
         eos_ids = frozenset(as_ids(self.config.eos_token_id))
         continuation = continue_ids(
             self, torch.tensor([ids]), eos_ids,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from common import Batch, Row, Text, answer, run_task
 from decoding.no_repeat_ngram import ban_repeats
+from models.limits import vocab_size
 from models.loading import Loaded
 
 import torch
@@ -80,8 +81,8 @@ def rank(candidates: list[Candidate], length_penalty: float) -> list[tuple[float
 
 def check_beams(model: nn.Module, num_beams: int) -> None:
     """Raises InputError for more beams than there are tokens to offer."""
-    if num_beams > model.config.vocab_size:
-        raise InputError(f"num_beams (--num-beams) must be at most the vocabulary, {model.config.vocab_size}, not {num_beams}")
+    if num_beams > vocab_size(model):
+        raise InputError(f"num_beams (--num-beams) must be at most the vocabulary, {vocab_size(model)}, not {num_beams}")
 
 
 def write_by_beams(loaded: Loaded, ids: Tensor, rows: list[Row], max_new_tokens: int,

@@ -78,8 +78,6 @@ def load_checkpoint(folder: Path, kind: type[Kind] = Transformer, dropout: float
         weights = load_file(folder / "model.safetensors")
     except Exception as error:  # a broken file fails in many ways; tokenizers raises plain Exception
         raise InputError(f"{folder} cannot be read: {first_line(error)}") from error
-    if tokenizer.get_vocab_size() > config.vocab_size:
-        raise InputError(f"{folder}: a tokenizer of {tokenizer.get_vocab_size()} tokens for a model of {config.vocab_size}")
     if config.tie_word_embeddings:
         weights["lm_head.weight"] = weights.get("model.embed_tokens.weight")
     check_shapes(folder, config, weights)

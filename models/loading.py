@@ -1,8 +1,8 @@
 """Opening a model by its name: the shipped checkpoint, a folder, a GGUF file, or the Hugging Face hub. There is no fallback.
 
 A new kind of model is added in `load_model`. It must answer `model(input_ids=…, past_key_values=cache, logits_to_keep=1)`
-with `.logits`, and its `config` must have `vocab_size` and, where the context is limited, `max_position_embeddings`. What it
-remembers is kept in the cache, of which the loop asks `get_seq_length()` and `batch_select_indices(rows)`.
+with `.logits`, and its `config` must tell its vocabulary and context, as `models/limits.py` reads them. What it remembers is
+kept in the cache, of which the loop asks `get_seq_length()` and `batch_select_indices(rows)`.
 """
 
 from support.errors import InputError, first_line
@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from models import gguf
 from models.adapter import adapter_revision, find_base, merged, tokenizer_place
+from models.cache import check_cache
 from models.checkpoint import load_checkpoint
 from models.ends import answer_ends
 from models.family import own_decoder
+from models.limits import vocab_size
 from models.packing import pack
 from models.places import HUB_NAMES, find_model, revision
+from models.rotary import forget_lengths
 from models.transformer import Transformer
 from support.results import is_gguf, short_name, with_adapter
 
@@ -62,40 +65,40 @@ def load_model(name: str, device: str = "cpu", dtype: str = "float32", engine: s
             model = on_engine(model, engine)
         model = model.to(device).eval()
         tokenizer = open_tokenizer(tokenizer_place(place, adapter))
-        eos_ids = frozenset(answer_ends(place, tokenizer, model.config.vocab_size))
+        eos_ids = frozenset(answer_ends(place, tokenizer, vocab_size(model)))
         parameters = sum(weight.numel() for weight in model.parameters())
         pack(model)
     except InputError:
         raise
     except Exception as error:  # a broken folder or device fails in many ways, with many types
         raise InputError(f"cannot load the model {name}: {first_line(error)}") from error
-    if len(tokenizer) > model.config.vocab_size:
-        raise InputError(f"the model {name} has a tokenizer of {len(tokenizer)} tokens "
-                         f"but weights for {model.config.vocab_size}")
     identity = {"name": with_adapter(HUB_NAMES.get(name) or short_name(name), adapter), "revision": revision(place), **stored,
                 "parameters": parameters, "engine": "own" if isinstance(model, Transformer) else "transformers"}
     return Loaded(model, tokenizer, eos_ids, identity)
 
 
 def on_engine(model: nn.Module, engine: str | None) -> nn.Module:
-    """A transformers model on the engine asked for. Raises InputError where that is our own decoder, which does not fit."""
-    if engine == "transformers":
-        return model
-    try:
-        return own_decoder(model)
-    except InputError as error:
-        if engine == "own":
-            raise InputError(f"{error}: leave --engine out, and transformers computes it") from error
-        return model
+    """A transformers model on the engine asked for.
+
+    Raises InputError where that is our own decoder, which does not fit, and for a model that cannot be decoded with a cache.
+    """
+    if engine != "transformers":
+        try:
+            return own_decoder(model)
+        except InputError as error:
+            if engine == "own":
+                raise InputError(f"{error}: leave --engine out, and transformers computes it") from error
+    check_cache(model)
+    forget_lengths(model)
+    return model
 
 
 def open_causal_lm(place: Path | str, dtype: torch.dtype, **how: Any) -> nn.Module:
-    """Any causal language model of transformers that attends to keys and values; `how` is for its `from_pretrained`.
+    """Any causal language model of transformers; `how` is for its `from_pretrained`.
 
-    Raises InputError for weights that are missing or do not fit, and for a model that keeps a running state, as Mamba does.
+    Raises InputError for weights that are missing or do not fit.
     """
     from transformers import AutoModelForCausalLM
-    from transformers.cache_utils import DynamicCache, LinearAttentionCacheLayerMixin
 
     model, info = AutoModelForCausalLM.from_pretrained(
         place, dtype=dtype, use_safetensors=True, local_files_only=True, trust_remote_code=False,
@@ -104,9 +107,6 @@ def open_causal_lm(place: Path | str, dtype: torch.dtype, **how: Any) -> nn.Modu
     if unfit:
         raise InputError(f"the weights in {how.get('gguf_file', place)} do not fill the model: "
                          f"{unfit[0]} is missing or misshaped")
-    layers = DynamicCache(config=model.config).layers
-    if model._is_stateful or any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in layers):
-        raise InputError(f"{model.config.model_type} keeps a running state, where decoding here needs keys and values")
     return model
 
 
@@ -122,15 +122,15 @@ def open_tokenizer(place: Path) -> "PreTrainedTokenizerBase":
     """The tokenizer of a model's folder or GGUF file.
 
     AutoTokenizer gives every folder of type qwen2 the pre-tokenizer of Qwen2, whatever its tokenizer.json says: wrong
-    for a decoder of ours that was trained on characters or words.
+    for a decoder of ours that was trained on characters or words. So a class that names no model means that file alone.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     if is_gguf(place):
         return gguf.open_tokenizer(place)
     settings = place / "tokenizer_config.json"
-    plain = settings.exists() and json.loads(settings.read_text("utf-8")).get("tokenizer_class") == "PreTrainedTokenizerFast"
-    opener = PreTrainedTokenizerFast if plain else AutoTokenizer
+    kind = json.loads(settings.read_text("utf-8")).get("tokenizer_class") if settings.exists() else None
+    opener = PreTrainedTokenizerFast if kind in ("PreTrainedTokenizerFast", "TokenizersBackend") else AutoTokenizer
     tokenizer = opener.from_pretrained(place, local_files_only=True, trust_remote_code=False)
     if not tokenizer.is_fast:
         raise InputError(f"{place} has a tokenizer in Python alone, {type(tokenizer).__name__}: it needs a tokenizer.json")
