@@ -14,19 +14,19 @@ ROOT = Path(__file__).resolve().parent.parent
 PROMPT = [3, 4, 5, 3]
 
 
-def random_model(seed, vocab=12, context=64, kind=None):
-    """A random Qwen2, Llama or GPT-2 with peaked distributions, float32, that fits into a millisecond."""
+def random_model(seed, vocab=12, context=64, kind=None, tied=None, layers=2, width=16):
+    """A random Qwen2, Llama or GPT-2 with peaked distributions, float32, that fits into a millisecond; tied: its head."""
     from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
     torch.manual_seed(seed)
     kind = kind or ("qwen2", "llama", "gpt2")[seed % 3]
     if kind == "gpt2":
-        return GPT2LMHeadModel(GPT2Config(vocab_size=vocab, n_embd=16, n_layer=2, n_head=2, n_positions=context,
+        return GPT2LMHeadModel(GPT2Config(vocab_size=vocab, n_embd=width, n_layer=layers, n_head=2, n_positions=context,
                                           initializer_range=0.5)).eval()
     config, model = (Qwen2Config, Qwen2ForCausalLM) if kind == "qwen2" else (LlamaConfig, LlamaForCausalLM)
-    return model(config(vocab_size=vocab, hidden_size=16, intermediate_size=24, num_hidden_layers=2,
+    return model(config(vocab_size=vocab, hidden_size=width, intermediate_size=24, num_hidden_layers=layers,
                         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=context,
-                        initializer_range=0.4)).eval()
+                        initializer_range=0.4, tie_word_embeddings=bool(tied))).eval()
 
 
 def shape(heads=4, kv_heads=2, tied=True, theta=10_000.0, head_dim=4, **others):
@@ -64,14 +64,18 @@ def neutral_generate(model, ids, max_new_tokens, eos, **settings):
     return out[0, ids.shape[1]:].tolist()
 
 
-def brute_force_beams(model, prompt, num_beams, eos_ids, limit, offered=None):
-    """Beam search as the text says it, with lists and sorts, no cache and no batch: (finished, cut off)."""
+def brute_force_beams(model, prompt, num_beams, eos_ids, limit, offered=None, process=lambda ids, scores: scores):
+    """Beam search as the text says it, with lists and sorts, no cache and no batch: (finished, cut off).
+
+    `process` is one of transformers' processors, and is given log-probabilities, as their beam search does.
+    """
     live, finished = [([], 0.0)], []
     for _ in range(limit):
         pool = []
         for ids, total in live:
             with torch.no_grad():
-                log_probs = model(torch.tensor([prompt + ids])).logits[0, -1].log_softmax(-1).tolist()
+                row = torch.tensor([prompt + ids])
+                log_probs = process(row, model(row).logits[:, -1].log_softmax(-1))[0].tolist()
             best = sorted(range(len(log_probs)), key=lambda token: -log_probs[token])[:offered or num_beams]
             pool += [(ids + [token], total + log_probs[token]) for token in best if log_probs[token] > -math.inf]
         pool.sort(key=lambda candidate: -candidate[1])

@@ -373,6 +373,15 @@ def test_one_beam_is_greedy(piped):
     assert piped("--strategy", "beam", "--num-beams", "1", *flags) == piped("--strategy", "greedy", *flags)
 
 
+def test_no_n_gram_twice_by_flag_and_by_command(piped):
+    """By hand: with runs of one token no word of the request comes back, and so none of its "story"."""
+    flags, message = ("--strategy", "greedy", "--max-new-tokens", "30"), "Tell me a story."
+    plain = piped(*flags, text=message)
+    by_flag = piped(*flags, "--no-repeat-ngram-size", "1", text=message)
+    assert by_flag == piped(*flags, text=f"/no-repeat-ngram-size 1\n{message}")
+    assert by_flag[0] == 0 and by_flag != plain and "story" not in by_flag[1]
+
+
 def test_a_refused_request_leaves_no_turn_and_prints_no_line(piped, tmp_path):
     """Once, a request refused before its first token stayed in the conversation with an empty answer."""
     lines = ["/strategy beam", "/num-beams 3000", "Hi", f"/save {tmp_path}/talk.json", "/save .", "/save ~nobody/x", "/save \0"]

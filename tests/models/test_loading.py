@@ -9,7 +9,8 @@ import subprocess
 import sys
 
 from common import PROMPTS, answer, checked_ids, decode, prompt_ids
-from models.loading import HUB_NAMES, load_model, open_tokenizer
+from models.loading import load_model, open_tokenizer
+from models.places import HUB_NAMES
 from task1_greedy import greedy
 from tests.helpers import ROOT, neutral_generate, random_model, small_tokenizer
 
