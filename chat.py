@@ -48,13 +48,14 @@ STRATEGIES = {  # which settings each one reads
     "nucleus": ("temperature", "top_p", "top_k"),
     "beam": ("num_beams", "length_penalty"),
 }
-SHARED = ("seed", "max_new_tokens")  # settings that hold for every strategy
-DEFAULTS = {"temperature": 0.8, "top_p": 0.95, "top_k": 0, "num_beams": 4, "length_penalty": 1.0, "seed": None,
-            "max_new_tokens": 1000}
+SHARED = ("no_repeat_ngram_size", "seed", "max_new_tokens")  # settings that hold for every strategy
+DEFAULTS = {"temperature": 0.8, "top_p": 0.95, "top_k": 0, "num_beams": 4, "length_penalty": 1.0,
+            "no_repeat_ngram_size": 0, "seed": None, "max_new_tokens": 1000}
 HELP = """\
 /system story|json|none|TEXT  who answers, none for nobody in particular; starts over
 /strategy NAME                greedy, sampling, nucleus or beam
-/temperature, /top-p, /top-k, /num-beams, /length-penalty, /seed, /max-new-tokens VALUE
+/temperature, /top-p, /top-k, /num-beams, /length-penalty, /no-repeat-ngram-size,
+/seed, /max-new-tokens VALUE
 /stats                        a line of figures after each answer, on or off
 /settings                     the settings in use
 /retry                        another answer to the last message
@@ -295,7 +296,7 @@ class Chat:
 
     def settings_of_next_answer(self) -> dict[str, float]:
         """The settings of the strategy in use, as `continue_ids` takes them; with a seed, another one for each answer."""
-        settings = {name: self.settings[name] for name in STRATEGIES[self.strategy]}
+        settings = {name: self.settings[name] for name in (*STRATEGIES[self.strategy], "no_repeat_ngram_size")}
         if self.strategy in ("greedy", "beam"):
             settings["temperature"] = 0  # one beam is greedy
         elif self.settings["seed"] is not None:
@@ -362,7 +363,7 @@ def main() -> None:
     """Answer the message of --once, or hold a conversation. Exit code 2 if anything asked for from a pipe failed."""
     with one_line_errors():
         args = parse_arguments()
-        loaded = load_model(args.model, args.device, args.dtype, args.engine)
+        loaded = load_model(args.model, args.device, args.dtype, args.engine, args.adapter)
         settings = {name: getattr(args, name) for name in DEFAULTS}
         system = args.system if args.system is not None else default_system(loaded)
         chat = Chat(loaded, system, args.strategy, settings, args.stats)

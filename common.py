@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from data.corpus.documents import JSON_MACHINE, STORYTELLER
 from data.corpus.judging import judge_json
+from decoding.no_repeat_ngram import ban_repeats
 from decoding.numbers import checked_logits
 from models.cache import growing_cache
 from models.chatml import chatml, check_unicode, request_ids
@@ -141,20 +142,20 @@ class Batch:
 
 def decode(model: nn.Module, ids: Tensor, choose: Callable[..., Tensor], columns: dict[str, Sequence | Tensor],
            eos_ids: frozenset[int], max_new_tokens: int, num_rows: int = 1, context_len: int | None = None,
-           cache: "Cache | None" = None) -> Iterator[tuple[int, int, float]]:
+           cache: "Cache | None" = None, no_repeat_ngram_size: int = 0) -> Iterator[tuple[int, int, float]]:
     """Continue one prompt, ids (1, T), `num_rows` times; yield (number of the row, token, log_prob).
 
     `choose(logits (n, vocab), **columns) -> tokens (n,)` is the strategy. `columns` are what its signature names, a value
     for each row: {"generators": [...], "temperature": (rows, 1)}. A row ends with an id of `eos_ids` (which is yielded too) or
-    after `max_new_tokens`; rows that end leave the batch. log_prob is the token's own under the model's unchanged
-    distribution, whatever the strategy.
+    after `max_new_tokens`; rows that end leave the batch. No run of `no_repeat_ngram_size` tokens is written twice; 0: any.
+    log_prob is the token's own under the model's unchanged distribution, whatever the strategy.
     """
     live = list(range(num_rows))
     batch = Batch(model, ids, context_len, cache)
     logits = batch.next_logits().expand(num_rows, -1)  # the prefill, once for all rows
     batch.select([0] * num_rows)
     for remaining in reversed(range(max_new_tokens)):
-        tokens = choose(logits, **columns)
+        tokens = choose(ban_repeats(logits, batch.ids, no_repeat_ngram_size), **columns)
         log_probs = logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
         yield from zip(live, tokens.tolist(), log_probs.tolist(), strict=True)
         alive = [i for i, token in enumerate(tokens.tolist()) if token not in eos_ids]
@@ -206,7 +207,8 @@ def token_by_token(choose: Callable[..., Tensor]) -> Write:
     def write(loaded: Loaded, ids: Tensor, rows: list[Row], max_new_tokens: int,
               tick: Callable[[int], object]) -> Iterator[Text]:
         start, written, sums = time.perf_counter(), [[] for _ in rows], [0.0] * len(rows)
-        events = decode(loaded.model, ids, choose, columns_of(choose, rows), loaded.eos_ids, max_new_tokens, len(rows))
+        events = decode(loaded.model, ids, choose, columns_of(choose, rows), loaded.eos_ids, max_new_tokens, len(rows),
+                        no_repeat_ngram_size=rows[0].setting.get("no_repeat_ngram_size", 0))
         for i, token, log_prob in events:
             written[i].append(token)
             sums[i] += log_prob
@@ -232,10 +234,11 @@ def run_task(description: str, write: Write, settings: Sequence[dict] = ({},), s
     """
     with one_line_errors():
         args = parse_arguments(description, settings, samples)
-        script = Path(sys.argv[0]).stem
-        results = TaskResults(model_folder(args.results, args.model) / f"{script}.json")
+        results = TaskResults(model_folder(args.results, args.model, args.adapter) / f"{Path(sys.argv[0]).stem}.json")
         settings = chosen_settings({name: getattr(args, name) for name in settings[0]}, settings)
-        loaded = load_model(args.model, args.device, args.dtype, args.engine)
+        if args.no_repeat_ngram_size:
+            settings = [{**setting, "no_repeat_ngram_size": args.no_repeat_ngram_size} for setting in settings]
+        loaded = load_model(args.model, args.device, args.dtype, args.engine, args.adapter)
         ids = {prompt: checked_ids(loaded, prompt) for prompt in dict.fromkeys(args.prompt)}
         results.open({"model": loaded.identity, **run_facts(args.device, args.dtype), "seed": args.seed})
         try:
@@ -281,9 +284,10 @@ def parse_arguments(description: str, settings: Sequence[dict], samples: int | N
     parser = Parser(description)
     own = parser.add_argument_group("the strategy's settings")
     for name in settings[0]:
+        values = dict.fromkeys(setting[name] for setting in settings)
         own.add_argument(flag(name), type=number(RULES[name]), nargs="+", metavar="N",
                          help=f"{RULES[name].words}; several values make every combination "
-                              f"(default: {' '.join(f'{value:g}' for value in distinct(settings, name))})")
+                              f"(default: {' '.join(f'{value:g}' for value in values)})")
     if samples:
         own.add_argument("--samples", type=number(COUNT), default=samples, metavar="N",
                          help="texts per prompt and setting (default: %(default)s)")
@@ -298,19 +302,16 @@ def parse_arguments(description: str, settings: Sequence[dict], samples: int | N
                              "(default: hedgehog json)")
     common.add_argument("--max-new-tokens", type=number(COUNT), default=1000, metavar="N",
                         help="stop here if the model does not end by itself (default: %(default)s)")
+    common.add_argument("--no-repeat-ngram-size", type=number(RULES["no_repeat_ngram_size"]), default=0, metavar="N",
+                        help="write no run of N tokens twice, those of the prompt included (default: %(default)s, off)")
     add_model_flags(common)
     add_results_flag(common)
     return parser.parse_args()
-
-
-def distinct(settings: Sequence[dict], name: str) -> list[float]:
-    """The different values of one number in the settings, in order."""
-    return list(dict.fromkeys(setting[name] for setting in settings))
 
 
 def chosen_settings(given: dict[str, list[float] | None], settings: Sequence[dict]) -> Sequence[dict]:
     """The exercise's settings, or every combination of the flags; a flag left out keeps the exercise's values."""
     if not any(given.values()):
         return settings
-    values = [dict.fromkeys(given[name] or distinct(settings, name)) for name in given]
+    values = [dict.fromkeys(given[name] or [setting[name] for setting in settings]) for name in given]
     return [dict(zip(given, combination, strict=True)) for combination in itertools.product(*values)]

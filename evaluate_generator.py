@@ -108,10 +108,10 @@ def main() -> None:
         add_model_flags(parser)
         add_results_flag(parser)
         args = parser.parse_args()
-        path = model_folder(args.results, args.model) / "evaluation.json"
+        path = model_folder(args.results, args.model, args.adapter) / "evaluation.json"
         check_writable(path.parent)
         start = time.perf_counter()
-        loaded = load_model(args.model, args.device, args.dtype, args.engine)
+        loaded = load_model(args.model, args.device, args.dtype, args.engine, args.adapter)
         transfers, stories = evaluate_transfers(loaded, args.transfers), evaluate_stories(loaded, args.stories)
         summary = {**summarize(transfers, stories), "seconds": round(time.perf_counter() - start)}
         write_json(path, {**run_facts(args.device, args.dtype), "model": loaded.identity, "summary": summary,

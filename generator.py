@@ -36,6 +36,7 @@ class GeneratorTransformer(Transformer):
         num_beams: int = 1,
         length_penalty: float = 1.0,
         seed: int | None = None,
+        no_repeat_ngram_size: int = 0,
     ) -> str:
         """The text that continues `prompt`, up to EOS or to `max_out_tokens` tokens.
 
@@ -43,6 +44,7 @@ class GeneratorTransformer(Transformer):
         temperature: divides the logits; 0 means greedy. top_k 0 and top_p 1 keep every token.
         num_beams: above 1, beam search, its finished texts ranked by `length_penalty`.
         seed: None draws other numbers at every call.
+        no_repeat_ngram_size: no run of so many tokens is written twice, those of the prompt included; 0 allows any.
         Raises InputError, a ValueError, for a setting out of its range, for a prompt that the tokenizer cannot encode and for a
         token that the model does not know.
         A prompt that does not begin with a control token begins with BOS, as texts without a request do in training,
@@ -61,6 +63,7 @@ class GeneratorTransformer(Transformer):
             self, torch.tensor([ids]), eos_ids,
             temperature=temperature, top_k=top_k, top_p=top_p, num_beams=num_beams, length_penalty=length_penalty,
             seed=seed, max_new_tokens=max_out_tokens, context_len=context_len,
+            no_repeat_ngram_size=no_repeat_ngram_size,
         )  # fmt: skip
         return self.tokenizer.decode([token for token in continuation if token not in eos_ids])
 

@@ -29,6 +29,7 @@ from data.texts import read_texts, text_files
 from data.tokenizer import UNKNOWN, id_count, make_tokenizer, read_tokenizer
 from generator import GeneratorTransformer
 from models.chatml import CHAT_TEMPLATE, CONTROL_TOKENS, END_OF_TEXT, IM_END, PLAIN_TEMPLATE, own_template
+from models.limits import check_known
 from models.loading import open_tokenizer
 from models.transformer import TransformerConfig, intermediate_size
 from support.files import make_folder, write_aside, write_text
@@ -297,6 +298,8 @@ def train(output: Path, settings: Settings | None) -> None:
             model = initial or make_model(config, read_tokenizer(str(work / "tokenizer.json")), s.dropout)
         model, dtype = model.to(device), computing_dtype(s.dtype, device)
         blocks, validation = prepared_blocks(work, split=bool(s.text))
+        for part in (blocks, validation):  # the tokenizer of --init may know more than its model
+            check_known([int(part.tokens.max())], model, model.tokenizer.id_to_token)
         batches = Epochs(blocks, s.batch_size, s.batch_tokens, s.seed, s.num_epochs,
                          accelerator.process_index, accelerator.num_processes)
         loss = partial(next_token_loss, model, accelerator.prepare(model))

@@ -162,8 +162,9 @@ def written_answers(tokenizer: "PreTrainedTokenizerBase", messages: list[Message
         start, end = len(front), len(text) - len(behind)
         stands = found and text.startswith(front) and text.endswith(behind) and start <= end
         if stands and text[start:end].strip() == message.content.strip():
-            space = front[len(front.rstrip()):]
-            if space and not render(tokenizer, messages[:number], template).endswith(space):
+            space, asked = front[len(front.rstrip()):], messages[number - 1].content.strip()
+            opening = render(tokenizer, messages[:number], template).rpartition(asked)[2] if space and asked else ""
+            if opening and front.rpartition(asked)[2] == opening + space:
                 start -= len(space)  # no part of the prompt: the model itself wrote it, or wrote none
             yield start, end, message.ids
 

@@ -98,8 +98,9 @@ class Disguise:
         return name
 
     def secret_name(self, written: str, number: str) -> str:
-        """A name with the first and last letter of another, which decide whether a word begins or ends beside it."""
-        return f"{written[0]}{self.secret}{number}{written[-1]}"
+        """A name that has a word's border, or none, where another has it: some tokens are found as words of their own alone."""
+        first, last = ("x" if letter.isalnum() or letter == "_" else "·" for letter in (written[0], written[-1]))
+        return f"{first}{self.secret}{number}{last}"
 
     def spelled(self, token: int) -> list[int]:
         """The ids of a control token's single characters. Raises InputError where one of them is a control token itself."""

@@ -314,8 +314,8 @@ def main() -> None:
     with one_line_errors():
         args = parse_arguments()
         torch.set_num_threads(max(1, torch.get_num_threads() // args.processes))
-        load = partial(load_model, args.model, args.device, args.dtype, args.engine)
-        loaded, path = load(), model_folder(args.results, args.model) / FILE
+        load = partial(load_model, args.model, args.device, args.dtype, args.engine, args.adapter)
+        loaded, path = load(), model_folder(args.results, args.model, args.adapter) / FILE
         head = {**run_facts(args.device, args.dtype), "model": loaded.identity, "seeds": args.seeds,
                 "held_out": args.held_out, "max_new_tokens": args.max_new_tokens}  # fmt: skip
         entries = finished_entries(path, head)

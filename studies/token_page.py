@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common import Batch, checked_ids
+from decoding.no_repeat_ngram import ban_repeats
 from decoding.numbers import checked_logits
 from models.cache import growing_cache
 from models.limits import context_of
@@ -137,9 +138,14 @@ def token_figures(logits: Tensor, tokens: list[int], setting: dict) -> list[list
 
 def text_figures(loaded: Loaded, result: dict, names: TokenBytes) -> list[list]:
     """A text as [what it shows, the figures of its tokens]; the token that ended it shows None."""
-    tokens, found = result["token_ids"], []
-    for logits in logits_along(loaded.model, checked_ids(loaded, result["prompt"]), tokens):
-        found += token_figures(logits, tokens[len(found):len(found) + len(logits)], result["parameters"])
+    tokens, setting, found = result["token_ids"], result["parameters"], []
+    prompt = checked_ids(loaded, result["prompt"])
+    ids = torch.cat([prompt, torch.tensor([tokens])], dim=1)
+    for logits in logits_along(loaded.model, prompt, tokens):
+        start = len(found)
+        allowed = [ban_repeats(row[None], ids[:, :prompt.shape[1] + start + i], setting.get("no_repeat_ngram_size", 0))
+                   for i, row in enumerate(logits)]
+        found += token_figures(torch.cat(allowed), tokens[start:start + len(logits)], setting)
     ended = tokens[-1] in loaded.eos_ids
     spans, rest = [], iter(found)
     for text, count in whole_characters([names[token] for token in tokens[:len(tokens) - ended]]):
@@ -183,11 +189,11 @@ def main() -> None:
         add_model_flags(parser)
         add_results_flag(parser)
         args = parser.parse_args()
-        folder = model_folder(args.results, args.model)
+        folder = model_folder(args.results, args.model, args.adapter)
         paths = sorted(folder.glob("task[1-5]_*.json"))
         if not paths:
             raise InputError(f"there are no texts in {folder}: run a task first, say python task1_greedy.py")
-        loaded = load_model(args.model, args.device, args.dtype, args.engine)
+        loaded = load_model(args.model, args.device, args.dtype, args.engine, args.adapter)
         contents = {path: read_results(path, loaded.identity, read_task) for path in paths}
         write_text(folder / "texts.html", page(loaded, contents))
         print(f"texts.html is in {folder}")

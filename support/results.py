@@ -25,9 +25,19 @@ FACTS = ("model", "versions", "device", "dtype", "threads")  # results in which 
 
 def short_name(model: str) -> str:
     """A model's name for its results and their folder: the last part of a path, or of a hub name; a GGUF file's stem."""
-    if is_gguf(Path(model)):
-        return Path(model).stem  # as it was named: in the Hugging Face cache it is a link to a file named by its hash
-    return Path(model).resolve().name or "model"
+    place = Path(os.path.expanduser(model))
+    if is_gguf(place):
+        return place.stem  # as it was named: in the Hugging Face cache it is a link to a file named by its hash
+    return hub_snapshot(place) or place.resolve().name or "model"
+
+
+def hub_snapshot(folder: Path) -> str | None:
+    """The name of the model whose snapshot a folder is in the Hugging Face cache; None for any other folder.
+
+    By hand: models--Qwen--Qwen2.5-0.5B/snapshots/<the commit, 40 hexadecimal digits> is "Qwen2.5-0.5B".
+    """
+    found = re.fullmatch(r".*/models--(.+--)?([^/]+)/snapshots/[0-9a-f]{40}", folder.resolve().as_posix())
+    return found[2] if found else None
 
 
 def is_gguf(path: Path) -> bool:
@@ -35,9 +45,14 @@ def is_gguf(path: Path) -> bool:
     return path.suffix.lower() == ".gguf" and not path.is_dir()
 
 
-def model_folder(results: Path, model: str) -> Path:
-    """Where the results of a model are."""
-    return results / short_name(model)
+def with_adapter(name: str, adapter: Path | None) -> str:
+    """The name of a model into which an adapter, a folder, is merged: that of both."""
+    return f"{name}+{adapter.resolve().name}" if adapter else name
+
+
+def model_folder(results: Path, model: str, adapter: Path | None = None) -> Path:
+    """Where the results of a model are, or of a model with an adapter."""
+    return results / with_adapter(short_name(model), adapter)
 
 
 def run_facts(device: str, dtype: str) -> dict:

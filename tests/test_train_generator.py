@@ -29,6 +29,7 @@ from training.trainer import Interrupt, Trainer
 import pytest
 import torch
 from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import AutoModelForCausalLM
@@ -627,10 +628,11 @@ def checkpoint(tmp_path_factory, tale):
     ("another shape", "the configuration says"),
     ("no control tokens", "has no <|im_start|>"),
     ("too long", "--max-length 65 is more than the 64"),
+    ("rows missing", "but the model has weights for"),
 ])  # fmt: skip
 def test_a_checkpoint_that_cannot_be_trained_on(call, checkpoint, tale, tmp_path, damage, says):
     """Guards --init. Bugs: a tokenizer without control tokens was a traceback; too long a window was found only when
-    the corpus was written, and left it."""
+    the corpus was written, and left it. A tokenizer may know more tokens than the model, but no text may need them."""
     folder = shutil.copytree(checkpoint, tmp_path / "bad")
     weights = folder / "model.safetensors"
     if damage == "weights missing":
@@ -642,6 +644,11 @@ def test_a_checkpoint_that_cannot_be_trained_on(call, checkpoint, tale, tmp_path
         (folder / "config.json").write_text(json.dumps({**content, "hidden_size": 32}), "utf-8")
     elif damage == "no control tokens":
         Tokenizer(WordLevel({"<|endoftext|>": 0, "hi": 1}, "hi")).save(str(folder / "tokenizer.json"))
+    elif damage == "rows missing":
+        content, tensors = json.loads((folder / "config.json").read_text("utf-8")), load_file(weights)
+        tensors["model.embed_tokens.weight"] = tensors["model.embed_tokens.weight"][:200].contiguous()
+        save_file(tensors, weights)
+        (folder / "config.json").write_text(json.dumps({**content, "vocab_size": 200}), "utf-8")
     length = "65" if damage == "too long" else "64"
     assert_clean_error(call("--text", tale, "--init", folder, "--max-length", length), tmp_path / "out", says)
 
