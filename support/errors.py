@@ -3,10 +3,11 @@
 Scripts import this module before torch, whose import takes seconds: from then on Ctrl-C is "interrupted".
 """
 
+import atexit
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -36,6 +37,7 @@ def one_line_errors() -> Iterator[None]:
     with 128 + their number, so that what is done is saved; under nohup SIGHUP stays without effect.
     """
     open_streams()
+    atexit.register(ignore_signals)  # all is done then, and a second Ctrl-C would be a traceback
     if signal.getsignal(signal.SIGINT) is leave:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     taken = [number for number in KILLS if signal.getsignal(number) is signal.SIG_DFL]
@@ -58,8 +60,6 @@ def one_line_errors() -> Iterator[None]:
         for number in taken:
             if signal.getsignal(number) in (end, signal.SIG_IGN):  # or a training has taken it
                 signal.signal(number, signal.SIG_DFL)
-        for number in (signal.SIGINT, *KILLS) if is_our_script() else ():
-            signal.signal(number, signal.SIG_IGN)  # all is done: while Python ends, a second Ctrl-C would be a traceback
         leave_streams()
 
 
@@ -71,9 +71,14 @@ def report(line: str) -> None:
 
 def end(number: int, frame: FrameType | None) -> None:
     """The answer to SIGTERM and SIGHUP; a closed terminal sends several, and the others must not disturb the saving."""
-    for each in KILLS:
-        signal.signal(each, signal.SIG_IGN)
+    ignore_signals(KILLS)
     sys.exit(128 + number)
+
+
+def ignore_signals(numbers: Sequence[int] = (signal.SIGINT, *KILLS)) -> None:
+    """From now on they have no effect."""
+    for number in numbers:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager

@@ -102,6 +102,8 @@ def continuations(model, prompt: Tensor, choose: Callable, columns: dict[str, Se
 class Letters:
     """A tokenizer of one letter per id, whose every prompt is PROMPT."""
 
+    chat_template = None
+
     def get_added_vocab(self):
         return {"<|im_start|>": 1}
 
