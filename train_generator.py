@@ -9,7 +9,7 @@
 The output folder is a Hugging Face model folder: try it with `python task1_greedy.py --model runs/decoder`.
 """
 
-from support.errors import FAILED, INTERRUPTED, InputError, first_line, one_line_errors, report
+from support.errors import FAILED, INTERRUPTED, InputError, first_line, one_line_errors, report, undisturbed
 
 import contextlib
 import json
@@ -261,7 +261,8 @@ def all_or_nothing(work: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        discard(work)
+        with undisturbed():
+            discard(work)
         raise
 
 

@@ -7,7 +7,7 @@ import atexit
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -58,7 +58,7 @@ def one_line_errors() -> Iterator[None]:
         sys.exit(FAILED)
     finally:
         for number in taken:
-            if signal.getsignal(number) in (end, signal.SIG_IGN):  # or a training has taken it
+            if signal.getsignal(number) is end:  # or a training has taken it
                 signal.signal(number, signal.SIG_DFL)
         leave_streams()
 
@@ -70,25 +70,27 @@ def report(line: str) -> None:
 
 
 def end(number: int, frame: FrameType | None) -> None:
-    """The answer to SIGTERM and SIGHUP; a closed terminal sends several, and the others must not disturb the saving."""
-    ignore_signals(KILLS)
+    """The answer to SIGTERM and SIGHUP."""
     sys.exit(128 + number)
 
 
-def ignore_signals(numbers: Sequence[int] = (signal.SIGINT, *KILLS)) -> None:
-    """From now on they have no effect."""
-    for number in numbers:
+def ignore_signals() -> None:
+    """From now on Ctrl-C and kills have no effect."""
+    for number in (signal.SIGINT, *KILLS):
         signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """What must not be lost, such as saving after Ctrl-C, runs in this: a second Ctrl-C has no effect meanwhile."""
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """What must not be lost, such as saving after Ctrl-C, runs in this: a second one has no effect meanwhile, nor have the
+    several SIGHUP of a terminal that is closed."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, *KILLS)}
+    ignore_signals()
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def leave(number: int, frame: FrameType | None) -> None:

@@ -1,20 +1,23 @@
 """A conversation's two ends: what the user types and is shown, at a terminal or in a pipe, and Ctrl-C."""
 
-from support.errors import report
+from support.errors import KILLS, report
 
+import asyncio
 import codecs
 import io
 import math
+import signal
 import sys
 import time
-from collections.abc import Generator, Iterator
-from contextlib import closing, suppress
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from support.wrapping import Wrapped
 
 if TYPE_CHECKING:
+    from prompt_toolkit import PromptSession
     from tqdm import tqdm
 
 
@@ -65,11 +68,33 @@ def lines(at_terminal: bool) -> Iterator[str]:
         session = PromptSession()
     while True:
         try:
-            yield session.prompt("> ")
+            with heeding_kills(session) as heed:
+                line = session.prompt("> ", pre_run=heed)
+            yield line
         except KeyboardInterrupt:
             continue  # Ctrl-C clears the line
         except EOFError:
             return
+
+
+@contextmanager
+def heeding_kills(session: "PromptSession") -> Iterator[Callable[[], None]]:
+    """What a prompt is to run before it reads: from then on a kill ends it in its own loop, and the terminal is as before.
+
+    An exception that a signal's handler raises can be lost in that loop, in which a set may just be forgetting something.
+    """
+    handlers = {number: handler for number in KILLS if callable(handler := signal.getsignal(number))}
+
+    def heed() -> None:
+        for number in handlers:
+            with suppress(NotImplementedError):  # Windows
+                asyncio.get_running_loop().add_signal_handler(
+                    number, lambda number=number: session.app.exit(exception=SystemExit(128 + number)))
+    try:
+        yield heed
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)  # the loop leaves the default
 
 
 def note(text: str) -> None:
