@@ -9,7 +9,7 @@
 In the conversation /help lists the commands; quit, /quit or Ctrl-D ends it, Ctrl-C stops an answer.
 """
 
-from support.errors import InputError, first_line, one_line_errors
+from support.errors import InputError, first_line, one_line_errors, report
 
 import argparse
 import copy
@@ -19,7 +19,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Generator
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,12 +32,13 @@ from models.rotary import keys_hold
 from strategies import continue_ids
 from support.files import write_text
 from support.flags import RULES, Parser, add_model_flags, checked, flag, number
-from support.terminal import Interrupts, lines
+from support.streams import visible
+from support.terminal import Interrupts, lines, note, show
+from support.wrapping import wrapped
 
 import torch
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
     from transformers import PreTrainedTokenizerBase
 
 SYSTEMS = {"story": STORYTELLER, "json": JSON_MACHINE, "none": ""}
@@ -64,7 +64,6 @@ HELP = """\
 /quit, quit, Ctrl-D           the end; Ctrl-C stops an answer
 Anything else is a message; to begin one with /, put a space before it."""
 BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")
-CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 Turn = tuple[Message, Message]  # the user's message and the assistant's
 
@@ -208,7 +207,7 @@ class Chat:
         if name == "/help":
             print(HELP, flush=True)
         elif name == "/settings":
-            print(self.described(), flush=True)
+            print(visible(self.described()), flush=True)
         elif name == "/clear":
             self.conversation.begin(self.conversation.system.content)
         elif name == "/stats":
@@ -305,25 +304,16 @@ class Chat:
         return settings
 
 
-def note(text: str) -> None:
-    """Tell the user something that is not part of an answer."""
-    print(f"[{text}]", file=sys.stderr)
-
-
-def show(pieces: Generator[str], bar: "tqdm") -> float | None:
-    """Print an answer's pieces as they come; returns the time.perf_counter() at which the first one came."""
-    first = None
-    terminal = sys.stdout and sys.stdout.isatty()  # a closed stdout is None
-    with closing(pieces):
-        try:
-            for piece in pieces:
-                first = first or time.perf_counter()
-                bar.clear()
-                print(CONTROL_CHARACTERS.sub("\ufffd", piece) if terminal else piece, end="", flush=True)
-        finally:
-            if first:
-                print(flush=True)
-    return first
+def welcome(loaded: Loaded, shipped: bool) -> str:
+    """What the model at hand can do, and what to try: `shipped` is the checkpoint that comes with the project."""
+    if shipped:
+        can = ('it tells stories, and writes transfers as JSON. Try "Tell me a story about a brave fox."; or /system json, '
+               'then "Transfer 100 rubles and 50 kopeck to Mike".')
+    elif template_of(loaded.tokenizer) == PLAIN_TEMPLATE:
+        can = "a base model. It answers no questions, but goes on with what you write."
+    else:
+        can = "a chat model. Ask it anything; it answers as its system message says, which /system TEXT changes."
+    return f"{loaded.identity['name']}, {loaded.identity['parameters']:,} parameters: {can}\n/help lists the commands."
 
 
 def converse(chat: Chat, at_terminal: bool) -> bool:
@@ -336,7 +326,7 @@ def converse(chat: Chat, at_terminal: bool) -> bool:
             if not chat.handle(line.rstrip("\n")):
                 break
         except (InputError, RuntimeError) as error:  # RuntimeError: torch's, for too little memory
-            print(f"error: {first_line(error)}", file=sys.stderr)
+            report(f"error: {first_line(error)}")
             met = False
         except KeyboardInterrupt:
             if not at_terminal:
@@ -373,9 +363,6 @@ def main() -> None:
     """Answer the message of --once, or hold a conversation. Exit code 2 if anything asked for from a pipe failed."""
     with one_line_errors():
         args = parse_arguments()
-        streams = [stream for stream in (sys.stdin, sys.stdout, sys.stderr) if stream]
-        for stream in streams:
-            stream.reconfigure(errors="replace")  # a terminal or a pipe that is not UTF-8 must not end the conversation
         loaded = load_model(args.model, args.device, args.dtype, args.engine, args.adapter)
         settings = {name: getattr(args, name) for name in DEFAULTS}
         system = args.system if args.system is not None else default_system(loaded)
@@ -383,10 +370,9 @@ def main() -> None:
         if args.once is not None:
             chat.ask(args.once.strip())
             return
-        at_terminal = len(streams) == 3 and sys.stdin.isatty() and sys.stdout.isatty()
+        at_terminal = sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()  # a closed stdin is None
         if at_terminal:
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the terminal must get its echo back
-            print(f"{loaded.identity['name']}, {loaded.identity['parameters']:,} parameters. /help lists the commands.")
+            print(wrapped(welcome(loaded, args.model == "generator"), sys.stdout))
         if not converse(chat, at_terminal) and not at_terminal:
             sys.exit(2)
 

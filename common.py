@@ -9,7 +9,7 @@ All rows of a batch continue the same prompt, so they always have the same lengt
 mask. "Select these rows" is the only operation on the cache: it spreads, drops and reorders them.
 """
 
-from support.errors import InputError, one_line_errors
+from support.errors import InputError, one_line_errors, report
 
 import argparse
 import hashlib
@@ -62,12 +62,14 @@ def prompt_ids(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> Tensor:
 
 
 def checked_ids(loaded: Loaded, prompt: str) -> Tensor:
-    """A prompt's ids (1, T). Raises InputError when the model does not know one of them, or cannot see all."""
+    """A prompt's ids (1, T), an exercise's cut to the context. Raises InputError for unknown tokens and too long a text."""
     ids, context = prompt_ids(loaded.tokenizer, prompt), context_of(loaded.model)
     check_known(ids[0].tolist(), loaded.model, loaded.tokenizer.convert_ids_to_tokens)
+    if ids.shape[1] > context and prompt not in PROMPTS:
+        raise InputError(f"the prompt has {ids.shape[1]} tokens, more than the model's context of {context}: shorten it")
     if ids.shape[1] > context:
-        raise InputError(f"the prompt has {ids.shape[1]} tokens, more than the model's context of {context}")
-    return ids
+        report(f"of the {ids.shape[1]} tokens of the prompt {prompt} the model's context holds the last {context}")
+    return ids[:, -context:]
 
 
 def answer(loaded: Loaded, token_ids: list[int]) -> str:
@@ -245,8 +247,8 @@ def run_task(description: str, write: Write, settings: Sequence[dict] = ({},), s
                         for setting in settings for sample in range(args.samples)]
                 for text in with_progress(write, loaded, prompt, ids[prompt], rows, args.max_new_tokens):
                     result = make_result(loaded, prompt, text, args.seed, args.max_new_tokens)
+                    results.add(result)  # first: whoever reads may have left
                     print_result(result)
-                    results.add(result)
         finally:
             results.save()  # also after Ctrl-C: what is finished is kept
 

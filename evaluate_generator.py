@@ -114,10 +114,10 @@ def main() -> None:
         loaded = load_model(args.model, args.device, args.dtype, args.engine, args.adapter)
         transfers, stories = evaluate_transfers(loaded, args.transfers), evaluate_stories(loaded, args.stories)
         summary = {**summarize(transfers, stories), "seconds": round(time.perf_counter() - start)}
-        print(markdown(summary))
         write_json(path, {**run_facts(args.device, args.dtype), "model": loaded.identity, "summary": summary,
                           "story_settings": STORY_SETTINGS, "transfers": transfers, "stories": stories})  # fmt: skip
         write_text(path.with_suffix(".md"), markdown(summary))
+        print(markdown(summary))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from support.errors import InputError, first_line
 from pathlib import Path
 from typing import Self
 
+from models.chatml import CHAT_TEMPLATE
 from models.checkpoint import load_checkpoint, save_checkpoint
 from models.ends import answer_ends, as_ids
 from models.limits import check_known
@@ -44,11 +45,15 @@ class GeneratorTransformer(Transformer):
         num_beams: above 1, beam search, its finished texts ranked by `length_penalty`.
         seed: None draws other numbers at every call.
         no_repeat_ngram_size: no run of so many tokens is written twice, those of the prompt included; 0 allows any.
-        Raises InputError, a ValueError, for a setting out of its range and for a token that the model does not know.
+        Raises InputError, a ValueError, for a setting out of its range, for a prompt that the tokenizer cannot encode and for a
+        token that the model does not know.
         A prompt that does not begin with a control token begins with BOS, as texts without a request do in training,
         where the configuration names one.
         """
-        ids = self.tokenizer.encode(prompt, add_special_tokens=False).ids
+        try:
+            ids = self.tokenizer.encode(prompt, add_special_tokens=False).ids
+        except Exception as error:  # plain, of a tokenizer that has no token for a word, and none for the unknown
+            raise InputError(f"the tokenizer cannot encode the prompt: {first_line(error)}") from error
         begun = ids and ids[0] in self.tokenizer.get_added_tokens_decoder()
         if not begun and self.config.bos_token_id is not None:
             ids = [self.config.bos_token_id, *ids]
@@ -62,9 +67,10 @@ class GeneratorTransformer(Transformer):
         )  # fmt: skip
         return self.tokenizer.decode([token for token in continuation if token not in eos_ids])
 
-    def save_checkpoint(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
+    def save_checkpoint(self, folder: str | Path, dtype: torch.dtype = torch.float32,
+                        chat_template: str | None = CHAT_TEMPLATE) -> None:
         """Write a Hugging Face model folder that is loadable at every moment: see `models.checkpoint`."""
-        save_checkpoint(self, Path(folder), dtype)
+        save_checkpoint(self, Path(folder), dtype, chat_template)
 
     @classmethod
     def load_from_checkpoint(cls, folder: str | Path, dropout: float = 0.0) -> Self:

@@ -59,8 +59,8 @@ def read_chatml(text: str) -> list[Message]:
 
 
 def knows_chatml(tokenizer: "PreTrainedTokenizerBase") -> bool:
-    """Whether <|im_start|> is a token."""
-    return IM_START in tokenizer.get_added_vocab()
+    """Whether <|im_start|> is a token, and one that training has shown: a decoder of books says that its text is plain."""
+    return IM_START in tokenizer.get_added_vocab() and own_template(tokenizer) != PLAIN_TEMPLATE
 
 
 def own_template(tokenizer: "PreTrainedTokenizerBase") -> str | None:

@@ -18,8 +18,9 @@ from unicodedata import east_asian_width
 
 from common import checked_ids
 from models.loading import load_model
-from studies.drawing import plt, token_name
+from studies.drawing import token_name
 from support.colours import BLUE, GREEN, GREY, ORANGE
+from support.drawing import plt
 from support.files import make_folder, write_aside
 from support.flags import COUNT, Parser, add_model_flags, add_results_flag, number
 from support.results import model_folder

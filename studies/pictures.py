@@ -16,10 +16,11 @@ from pathlib import Path
 from common import checked_ids, step
 from models.limits import vocab_size
 from models.loading import Loaded, load_model
-from studies.drawing import plt, save, token_name
+from studies.drawing import save, token_name
 from studies.measures import entropies
 from studies.token_page import logits_along
 from support.colours import BLUE, GREEN, GREY, ORANGE
+from support.drawing import plt
 from support.flags import Parser, add_model_flags, add_results_flag
 from support.results import model_folder, read_results
 from task3_temperature import SETTINGS, apply_temperature

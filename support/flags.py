@@ -8,6 +8,8 @@ from support.errors import ROOT, InputError
 
 import argparse
 import math
+import os
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -110,6 +112,11 @@ def some_path(text: str) -> Path:
 def flag(setting: str) -> str:
     """The flag of a setting: top_p -> --top-p."""
     return "--" + setting.replace("_", "-")
+
+
+def command(script: str, *arguments: object) -> str:
+    """The command line of one of the project's scripts, to be pasted into a shell in the current folder."""
+    return shlex.join(["python", os.path.relpath(ROOT / script), *map(str, arguments)])
 
 
 def add_model_flags(parser: argparse._ActionsContainer) -> None:

@@ -4,7 +4,7 @@ One result of a task is a dictionary: prompt, parameters (the setting), sample, 
 gather results, `<folder>/<model>/<task>.json` and a Markdown page derived from it; a study's file holds its figures.
 """
 
-from support.errors import ROOT, InputError
+from support.errors import ROOT, InputError, report, undisturbed
 
 import itertools
 import json
@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from support.files import check_writable, make_folder, write_text, writing
+from support.streams import visible
 
 FACTS = ("model", "versions", "device", "dtype", "threads")  # results in which these differ do not belong in one file
 
@@ -73,7 +74,12 @@ def run_facts(device: str, dtype: str) -> dict:
 def write_json(path: Path, content: dict) -> None:
     """Write a results file, and its folder if need be. Raises InputError where that fails."""
     make_folder(path.parent)
-    write_text(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+    write_text(path, as_unicode(json.dumps(content, ensure_ascii=False, indent=1)) + "\n")
+
+
+def as_unicode(text: str) -> str:
+    """Text that may name a file: of a name that is not UTF-8 Python keeps bytes, which become \\udcff and the like."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def read_json(path: Path) -> dict:
@@ -120,7 +126,7 @@ def set_aside(path: Path, why: str) -> None:
     aside = next(name for n in itertools.count(1) if not (name := path.with_suffix(f".old{n}")).exists())
     with writing(path):
         os.replace(path, aside)
-    print(f"{path.name} {why}: kept as {aside.name}, starting anew", file=sys.stderr)
+    report(f"{path.name} {why}: kept as {aside.name}, starting anew")
 
 
 class TaskResults:
@@ -161,9 +167,10 @@ class TaskResults:
         if not self.added:
             return
         self.content["seconds"] = round(time.perf_counter() - self.start, 2)
-        write_json(self.path, self.content)
-        write_text(self.path.with_suffix(".md"), markdown(self.content, self.path.stem))
-        print(f"{self.added} texts saved in {self.path}", file=sys.stderr)
+        with undisturbed():
+            write_json(self.path, self.content)
+            write_text(self.path.with_suffix(".md"), as_unicode(markdown(self.content, self.path.stem)))
+        report(f"{self.added} texts saved in {self.path}")
 
 
 def result_key(result: dict) -> str:
@@ -216,12 +223,9 @@ def candidate_line(candidate: dict) -> str:
 
 def print_result(result: dict) -> None:
     """A text as it stands, between its setting and its figures; for beams, what else could have won."""
-    print(f"=== {heading(result)}")
-    print(result["text"])
-    print(f"--- {figures(result)}")
-    for candidate in result.get("candidates", []):
-        print("    " + candidate_line(candidate))
-    print(flush=True)
+    candidates = ("    " + candidate_line(candidate) for candidate in result.get("candidates", []))
+    lines = (f"=== {heading(result)}", result["text"], f"--- {figures(result)}", *candidates, "")
+    print(visible("\n".join(lines)))
 
 
 def markdown(content: dict, task: str) -> str:

@@ -1,5 +1,6 @@
 """What several test files share: small random models, transformers' own decoding, a beam search by brute force."""
 
+import io
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -100,6 +101,8 @@ def continuations(model, prompt: Tensor, choose: Callable, columns: dict[str, Se
 
 class Letters:
     """A tokenizer of one letter per id, whose every prompt is PROMPT."""
+
+    chat_template = None
 
     def get_added_vocab(self):
         return {"<|im_start|>": 1}
@@ -233,3 +236,10 @@ def small_tokenizer(kind, flags=None, more=(), **settings):
     tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in more])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>",
                                    clean_up_tokenization_spaces=False, **settings)
+
+
+class Terminal(io.StringIO):
+    """A stream that says that it is a terminal."""
+
+    def isatty(self):
+        return True

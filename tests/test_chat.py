@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import chat
-from chat import Conversation, default_system
+from chat import Conversation, default_system, welcome
 from data.corpus.documents import STORYTELLER
 from models.chatml import CHAT_TEMPLATE, Message, chatml, conversation_ids
 from models.loading import Loaded, load_model
@@ -450,6 +450,21 @@ def test_bad_flags_are_one_line(piped, flags):
     code, out, err = piped(*flags)
     assert code == 2 and out == "" and len(err.strip().splitlines()) == 1 and err.startswith("error: ")
     assert flags[0] in err or flags[0] == "--model"  # the message names the flag
+
+
+def test_a_file_from_windows_ends_with_its_quit(piped):
+    """Bug: the mark in front of a Windows text made a message of `quit`, which was answered."""
+    assert piped(raw=b"\xef\xbb\xbfquit\r\nTell me a story.\r\n") == (0, "", "")
+
+
+def test_the_first_line_says_what_the_model_can_do(loaded, byte_fallback):
+    """By hand: the shipped decoder; the same one by another name, a chat model; one without a template and without ChatML."""
+    story = welcome(loaded, shipped=True).splitlines()
+    assert story[0].startswith("generator, 3,477,760 parameters: it tells stories, and writes transfers as JSON. Try ")
+    assert story[1] == "/help lists the commands."
+    assert ": a chat model. Ask it anything; it answers as its system message says" in welcome(loaded, shipped=False)
+    base = byte_fallback._replace(identity={"name": "base", "parameters": 7})
+    assert welcome(base, shipped=False).startswith("base, 7 parameters: a base model. It answers no questions, ")
 
 
 def test_input_that_is_not_utf_8_is_answered(piped):
