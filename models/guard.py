@@ -49,9 +49,9 @@ class Disguise:
         from tokenizers import Tokenizer
 
         self.tokenizer, self.secret = tokenizer, hashlib.sha256("".join(texts).encode()).hexdigest()[:32]
-        self.names = {i: self.secret_name(token.content, f"t{i}e") for i, token in control.items()}
-        longest_first = sorted((token.content for token in control.values()), key=len, reverse=True)
-        self.control = re.compile("|".join(map(re.escape, longest_first)))
+        self.written = {i: token.content for i, token in control.items()}
+        self.names = {i: self.secret_name(content, f"t{i}e") for i, content in self.written.items()}
+        self.control = re.compile("|".join(map(re.escape, sorted(self.written.values(), key=len, reverse=True))))
         self.stand_ins: dict[str, str] = {}  # of what a user typed
 
         own, added = tokenizer.backend_tokenizer, tokenizer.added_tokens_decoder
@@ -86,8 +86,8 @@ class Disguise:
         """The text with another name for each control token that the tokenizer finds: name(token, how it is written)."""
         found = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         for token, (start, end) in reversed(list(zip(found["input_ids"], found["offset_mapping"], strict=True))):
-            if token in self.forbidden:
-                written = text[start:end].strip()  # without the white space that some tokens swallow
+            written = text[start:end].strip()  # without the white space that some tokens swallow
+            if token in self.forbidden or self.written.get(token) == written:  # not for a character that it does not know
                 text = text[:start] + text[start:end].replace(written, name(token, written)) + text[end:]
         return text
 

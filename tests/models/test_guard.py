@@ -145,6 +145,20 @@ def test_a_control_token_of_one_character_cannot_be_spelled():
         conversation_ids(tokenizer, [Message("user", "hello !")], tokenizer.chat_template)
 
 
+def test_the_end_of_a_turn_may_also_stand_for_unknown_words():
+    """GPT-2's tokenizer has one special token for everything. By hand: "fox" is unknown, and so is "</s>" where a user types
+    it; the template's own </s> is the token all the same, in the last place."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({"hello": 0, "</s>": 1, "<s>": 2, "<": 3, "/": 4, "s": 5, ">": 6}, "</s>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<s>", eos_token="</s>",
+                                        chat_template="{{ bos_token + ' ' + messages[-1]['content'] + ' ' + eos_token }}")
+    assert conversation_ids(tokenizer, [Message("user", "hello fox <s>")], tokenizer.chat_template) == [2, 0, 1, 3, 5, 6, 1]
+    assert conversation_ids(tokenizer, [Message("user", "hello </s>")], tokenizer.chat_template) == [2, 0, 1, 1]
+
+
 def test_what_a_tokenizer_cannot_encode_is_one_line():
     """Bug: a vocabulary of words without an unknown one raised a plain Exception of tokenizers."""
     from tokenizers import Tokenizer, models
