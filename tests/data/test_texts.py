@@ -102,7 +102,7 @@ def test_missing_sources(tmp_path):
 @pytest.mark.parametrize("name", ["tale.TXT", "tale.txt.gz", "TALE.Txt.GZ"])
 def test_names_in_capitals_and_compressed_files(tmp_path, name):
     """Bug: `.TXT`, as old archives write it, was no text."""
-    write_file(tmp_path / name, gzip.compress(b"\xef\xbb\xbfone\r\n") if name.lower().endswith("gz") else "one")
+    write_file(tmp_path / name, gzip.compress(b"\xef\xbb\xbfone\r\n", mtime=0) if name.lower().endswith("gz") else "one")
     assert read(tmp_path) == [("", "one")] == read(tmp_path / name)
 
 
@@ -142,7 +142,7 @@ def test_links_are_followed_and_each_file_is_read_once(tmp_path, capsys):
     assert "left out: 2 read already (" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("content", [b"one\n", gzip.compress(b"one\n")])
+@pytest.mark.parametrize("content", [b"one\n", gzip.compress(b"one\n", mtime=0)])
 def test_a_pipe_is_copied_since_it_can_be_read_once_only(tmp_path, content):
     """Bug: `--text <(cat books/*)` was no such file. A training reads its texts twice, for the tokenizer and for the blocks."""
     pipe = tmp_path / "pipe"
@@ -161,7 +161,7 @@ def test_damaged_gzip_data_are_named(tmp_path):
     for damaged in (whole[:500], whole[:-8] + b"\0" * 8, whole[:20] + b"\xff" * 20 + whole[40:]):
         with pytest.raises(InputError, match=r"bad\.gz: damaged gzip data"):
             read(write_file(tmp_path / "bad.gz", damaged))
-    latin = write_file(tmp_path / "latin.gz", gzip.compress(b"abc\xe9 d"))
+    latin = write_file(tmp_path / "latin.gz", gzip.compress(b"abc\xe9 d", mtime=0))
     with pytest.raises(InputError, match=r"not UTF-8 at byte offset 3 .*: save it as UTF-8"):
         read(latin)
 
@@ -175,7 +175,7 @@ def server():
         def do_GET(self):
             asked.append(self.path)
             encoding = self.path.rpartition("?")[2]
-            body = gzip.compress(b"Hello") if encoding == "gzip" else b"Hello"
+            body = gzip.compress(b"Hello", mtime=0) if encoding == "gzip" else b"Hello"
             self.send_response(404 if self.path == "/missing" else 200)
             self.send_header("Content-Length", "99" if self.path == "/broken" else str(len(body)))
             if encoding in ("gzip", "br"):
