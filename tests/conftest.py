@@ -82,6 +82,13 @@ def folder(decoder, tmp_path):
     return tmp_path / "checkpoint"
 
 
+@pytest.fixture(autouse=True, scope="session")
+def hangup():
+    """SIGHUP as in a terminal, also for tests under nohup, where it is ignored: bug of a test run, not of the scripts."""
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 @pytest.fixture
 def signals():
     """Restores the test run's handlers of signals, which a training replaces."""
