@@ -1,0 +1,198 @@
+"""Short messages: read from the files people have, cleaned, freed of repeats, split, and cut in two for completion.
+
+    raw messages -> clean_string -> one of each -> train, validation and test by the hash of the text -> context | rest
+
+The order matters. Entities are unescaped and broken encodings repaired before mentions and links go, and these before the
+letters are filtered, or `&amp;` becomes the word "amp". Repeats go before the split, or test messages stand in training.
+"""
+
+from support.errors import InputError, first_line
+
+import csv
+import hashlib
+import html
+import io
+import re
+import zipfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+IGNORED = -100  # cross_entropy's default ignore_index
+COLUMNS = 6  # of a Sentiment140 file: target, id, date, flag, user, text
+PARTS = ("train", "validation", "test")
+MIN_WORDS = 4  # shorter messages have no last quarter to complete
+LINK = re.compile(r"(?:https?://|www\.)\S+", re.IGNORECASE)
+MENTION = re.compile(r"(?<!\w)@\w+")
+UTF8_AS_LATIN1 = re.compile("[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
+SPACE = re.compile(r"\s+")
+
+
+class Messages(NamedTuple):
+    """Cleaned messages by part, and how many were dropped at each step of the cleaning."""
+
+    train: list[str]
+    validation: list[str]
+    test: list[str]
+    counts: dict[str, int]
+
+
+# ---------------------------------------------------------------------------------------------------------- reading
+
+
+def read_messages(path: Path) -> list[str]:
+    """The messages of a file, as they stand in it: a Sentiment140 CSV, such a file in a zip, or one message a line.
+
+    A CSV is read as UTF-8 where it is that, else as latin-1, as Sentiment140 is. Raises InputError for a file that is missing,
+    empty or of another layout.
+    """
+    if not path.is_file():
+        raise InputError(f"there is no file {path}")
+    if path.suffix.lower() == ".zip":
+        name, content = unzipped(path)
+    else:
+        name, content = path.name, path.read_bytes()
+    messages = csv_messages(path, content) if name.lower().endswith(".csv") else text_messages(path, content)
+    if not messages:
+        raise InputError(f"{path} holds no messages")
+    return messages
+
+
+def unzipped(path: Path) -> tuple[str, bytes]:
+    """The name and content of the only CSV or text file in a zip. Raises InputError for another zip."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.lower().endswith((".csv", ".txt")) and "__MACOSX" not in name]
+            if len(names) != 1:
+                raise InputError(f"{path} must hold one .csv or .txt file, it holds {len(names)}")
+            return names[0], archive.read(names[0])
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:  # damaged, unknown compression, a password
+        raise InputError(f"{path} cannot be unzipped: {first_line(error)}") from error
+
+
+def csv_messages(path: Path, content: bytes) -> list[str]:
+    """The last of six columns. Raises InputError, which names the row, where there are not six."""
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = content.decode("latin-1")
+    messages = []
+    try:
+        for row in csv.reader(io.StringIO(text, newline="")):
+            if len(row) != COLUMNS:
+                raise InputError(f"{path}: row {len(messages) + 1} has {len(row)} columns, where Sentiment140 has {COLUMNS} "
+                                 "(target, id, date, flag, user, text); a file of one message a line must end in .txt")
+            messages.append(row[-1])
+    except csv.Error as error:
+        raise InputError(f"{path}: row {len(messages) + 1} cannot be read: {first_line(error)}") from error
+    return messages
+
+
+def text_messages(path: Path, content: bytes) -> list[str]:
+    """One message a line. Raises InputError for what is not UTF-8."""
+    try:
+        return [line for line in content.decode("utf-8-sig").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8: {first_line(error)}") from error
+
+
+# ---------------------------------------------------------------------------------------------------------- cleaning
+
+
+def clean_string(text: str, keep_case: bool = False) -> str:
+    """A message without entities, broken encoding, mentions and links: lower-case Latin letters, digits and single blanks.
+
+    An apostrophe joins: "don't" is "dont". keep_case: case, punctuation and every alphabet stay. By hand:
+    "@user It&#39;s blÃ¤Ã¤, see http://t.co/x" is "its bl", and with keep_case "It's blää, see".
+    """
+    text = html.unescape(html.unescape(text))  # Sentiment140 has some entities escaped twice
+    text = UTF8_AS_LATIN1.sub(lambda found: found[0].encode("latin-1").decode("utf-8", errors="ignore"), text)
+    text = MENTION.sub(" ", LINK.sub(" ", text))
+    if not keep_case:
+        text = re.sub(r"[^a-z0-9]+", " ", re.sub("['’`]", "", text.lower()))
+    return SPACE.sub(" ", text).strip()
+
+
+def split_x_target_by_words(text: str) -> tuple[str, str]:
+    """A message's context, its first max(1, ⌊0.75 n⌋) of n words, and the rest: "a b c d" is ("a b c", "d")."""
+    words = text.split()
+    cut = max(1, int(0.75 * len(words)))
+    return " ".join(words[:cut]), " ".join(words[cut:])
+
+
+def clean_messages(raw: Iterable[str], keep_case: bool, max_characters: int) -> tuple[list[str], dict[str, int]]:
+    """Each cleaned message once, in the order of its first occurrence, and how many there were and were dropped."""
+    counts, seen = Counter(read=0, empty=0, too_long=0, repeated=0), {}
+    for text in raw:
+        counts["read"] += 1
+        message = clean_string(text, keep_case)
+        reason = ("empty" if not message else "too_long" if len(message) > max_characters
+                  else "repeated" if message.casefold() in seen else None)
+        if reason:
+            counts[reason] += 1
+        else:
+            seen[message.casefold()] = message
+    return list(seen.values()), {**counts, "kept": len(seen)}
+
+
+def part_of(message: str) -> str:
+    """The part of a message, by the hash of its text: the same on every machine; 80 % train, 10 % validation, 10 % test."""
+    number = int.from_bytes(hashlib.sha256(message.casefold().encode()).digest()[:4], "big") % 10
+    return "train" if number < 8 else "validation" if number == 8 else "test"
+
+
+def split_messages(raw: Iterable[str], keep_case: bool = False, max_characters: int = 1000) -> Messages:
+    """Messages cleaned, without repeats, and split. Raises InputError where a part is empty."""
+    messages, counts = clean_messages(raw, keep_case, max_characters)
+    parts = {part: [] for part in PARTS}
+    for message in messages:
+        parts[part_of(message)].append(message)
+    for part, members in parts.items():
+        if not members:
+            raise InputError(f"of {counts['read']} messages {len(messages)} are left, and none of them for {part}: take more")
+        counts[part] = len(members)
+    counts["without_rest"] = sum(len(message.split()) < MIN_WORDS for message in messages)
+    return Messages(**parts, counts=counts)
+
+
+# ---------------------------------------------------------------------------------------------------------- for training
+
+
+class NextTokenDataset(Dataset):
+    """Messages as ids between a beginning and an end: of BOS t1 t2 EOS the inputs are BOS t1 t2, the targets t1 t2 EOS."""
+
+    def __init__(self, messages: list[list[int]], bos_id: int, eos_id: int, counted: list[int] | None = None) -> None:
+        """messages: their ids. counted: how many last ids of each count, besides the end; None is all of them."""
+        self.messages, self.bos_id, self.eos_id, self.counted = messages, bos_id, eos_id, counted
+
+    def __len__(self) -> int:
+        return len(self.messages)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
+        """(inputs, targets), both (length,) int64; targets that do not count are IGNORED."""
+        ids = self.messages[i]
+        targets = torch.tensor([*ids, self.eos_id])
+        if self.counted is not None:
+            targets[: len(ids) - self.counted[i]] = IGNORED
+        return torch.tensor([self.bos_id, *ids]), targets
+
+
+def collate_batch(rows: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
+    """(input_ids, targets, lengths) of rows of a NextTokenDataset: (rows, longest), (rows, longest) and (rows,) int64.
+
+    Padded on the right: input_ids with 0, which nothing reads, targets with IGNORED.
+    """
+    lengths = torch.tensor([len(inputs) for inputs, _ in rows])
+    inputs, targets = zip(*rows, strict=True)
+    pad = torch.nn.utils.rnn.pad_sequence
+    return pad(inputs, batch_first=True), pad(targets, batch_first=True, padding_value=IGNORED), lengths
+
+
+def texts_of(messages: Iterable[str]) -> Iterator[str]:
+    """What a tokenizer learns from: each message with the blank that stands before its first word."""
+    return (f" {message}" for message in messages)
