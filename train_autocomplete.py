@@ -207,6 +207,10 @@ def shuffled(messages: list[str], count: int | None, seed: int) -> list[str]:
 
 def open_pretrained(name: str, rank: int | None, dtype: torch.dtype) -> FineTuned:
     """A pretrained model to fine-tune. Frozen weights are kept in the dtype that is computed in, trained ones in float32."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     place = find_model(name)
     try:
         model = (open_gguf if is_gguf(place) else open_causal_lm)(place, torch.float32 if rank is None else dtype)

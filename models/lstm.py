@@ -11,13 +11,11 @@ from support.errors import InputError
 
 from dataclasses import dataclass, fields
 
+from models.loss import summed_loss
 from models.transformer import Output
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-
-CHUNK = 256  # positions whose logits are computed at a time in training
 
 
 @dataclass
@@ -96,10 +94,7 @@ class LSTM(nn.Module):
         if targets is None:
             return Output(self.lm_head(self.read(vectors[:, -logits_to_keep:])))
         counted = targets != -100
-        # In chunks, because tensors as large as the logits of a whole batch are slow to fill.
-        chunks = zip(self.read(vectors[counted]).split(CHUNK), targets[counted].split(CHUNK), strict=True)
-        loss = sum(F.cross_entropy(self.lm_head(part).float(), tokens, reduction="sum") for part, tokens in chunks)
-        return Output(None, loss)
+        return Output(None, summed_loss(self.lm_head, self.read(vectors[counted]), targets[counted]))
 
     def read(self, vectors: Tensor) -> Tensor:
         """What the head compares with the embeddings: (..., hidden) -> (..., embedding)."""
