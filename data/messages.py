@@ -27,7 +27,7 @@ from models.chatml import END_OF_TEXT, IM_END
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, normalizers
+from tokenizers import Tokenizer, normalizers, processors
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -227,11 +227,16 @@ def texts_of(messages: Iterable[str]) -> Iterator[str]:
 
 
 def learn_tokenizer(messages: Iterable[str], vocab_size: int) -> "PreTrainedTokenizerFast":
-    """Byte-level BPE learned from messages. It puts the blank before the first word by itself, where there is none."""
+    """Byte-level BPE learned from messages.
+
+    It puts the blank before the first word by itself, where there is none, and <|endoftext|> as a special token before that.
+    """
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = make_tokenizer("bpe", texts_of(messages), vocab_size)
     tokenizer.normalizer = normalizers.Sequence([normalizers.Strip(right=False), normalizers.Prepend(" ")])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{END_OF_TEXT} $A", special_tokens=[(END_OF_TEXT, tokenizer.token_to_id(END_OF_TEXT))])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=END_OF_TEXT, eos_token=IM_END, pad_token=END_OF_TEXT,
                                    clean_up_tokenization_spaces=False)
 

@@ -45,6 +45,11 @@ class Memory:
     def get_seq_length(self) -> int:
         return self.length
 
+    def crop(self, tokens: int) -> None:
+        """Raises InputError: what was read before some tokens is not kept."""
+        raise InputError("an LSTM's memory cannot be cut back, as a conversation needs it: complete texts with it instead, "
+                         "by autocomplete.py or the tasks")
+
     def batch_select_indices(self, rows: Tensor) -> None:
         """Keep these rows, in this order."""
         if self.state:
