@@ -1,13 +1,15 @@
 """The cross-entropy of many positions, computed so that neither time nor memory is lost to large tensors."""
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 CHUNK = 256  # positions whose logits are computed at a time: tensors as large as a whole batch's are slow to fill
 MULTIPLE = 64  # of positions, for which pads make up: oneDNN keeps what it made for every size of matrices, gigabytes in time
 
 
-def summed_loss(head: nn.Module, vectors: Tensor, targets: Tensor) -> Tensor:
+def summed_loss(head: Callable[[Tensor], Tensor], vectors: Tensor, targets: Tensor) -> Tensor:
     """The cross-entropy of head(vectors) summed over all positions, in nats; vectors (n, size), targets (n,) int64."""
     pads = -len(targets) % MULTIPLE
     vectors, targets = F.pad(vectors, (0, 0, 0, pads)), F.pad(targets, (0, pads), value=-100)

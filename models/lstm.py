@@ -97,13 +97,13 @@ class LSTM(nn.Module):
             pads = torch.arange(input_ids.shape[1], device=input_ids.device) >= lengths[:, None]  # (rows, new)
             vectors = vectors.masked_fill(pads[:, :, None], 0)
         if targets is None:
-            return Output(self.lm_head(self.read(vectors[:, -logits_to_keep:])))
+            return Output(self.head(vectors[:, -logits_to_keep:]))
         counted = targets != -100
-        return Output(None, summed_loss(self.lm_head, self.read(vectors[counted]), targets[counted]))
+        return Output(None, summed_loss(self.head, vectors[counted], targets[counted]))
 
-    def read(self, vectors: Tensor) -> Tensor:
-        """What the head compares with the embeddings: (..., hidden) -> (..., embedding)."""
-        return self.projection(self.dropout(vectors))
+    def head(self, vectors: Tensor) -> Tensor:
+        """The last layer's vectors compared with every token's embedding: (..., hidden) -> logits (..., vocab)."""
+        return self.lm_head(self.projection(self.dropout(vectors)))
 
 
 def lstm_cell(x: Tensor, h: Tensor, c: Tensor, w_ih: Tensor, w_hh: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
