@@ -100,8 +100,8 @@ def test_padding_equals_packing(layers):
 
 
 def test_no_pad_is_read(model):
-    """Bug of published solutions: pads were read as input, and their embedding learned. Whatever stands behind a row's end, loss
-    and gradients are the same: those of the rows alone."""
+    """Bug of published solutions: pads were read as input, and their embedding learned. Whatever stands behind a row's end, the
+    loss and the gradients are the same: those of the rows alone."""
     losses = []
     for pad in (0, 7):
         input_ids, targets = ids(2, 6), ids(2, 6, seed=1)
