@@ -185,6 +185,7 @@ def test_a_resumed_training_is_the_uninterrupted_one(start, tmp_path, monkeypatc
     assert (whole / "model.safetensors").read_bytes() == (stopped / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_resumed_fine_tuning_is_the_uninterrupted_one(start, monkeypatch, model_folder):
     """Guards the additions' state, which does not hold the base."""
     flags = ("--model", str(model_folder), "--lora-rank", "2", "--num-epochs", "1")

@@ -77,7 +77,7 @@ class FineTuned(nn.Module):
                 whole.save_pretrained(aside)
                 self.tokenizer.save_pretrained(aside)
             else:
-                self.model.save_pretrained(aside)
+                self.model.save_pretrained(aside, save_embedding_layers=False)  # "auto" would ask the hub about the base
             mode = next(Path(aside).glob("*config.json")).stat().st_mode  # safetensors lets nobody but its owner read a file
             for path in sorted(Path(aside).glob("*.[js]*"), key=lambda path: (path.suffix == ".safetensors", path.name)):
                 path.chmod(mode)
