@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from data.corpus import training_documents
 from data.corpus.documents import STORYTELLER
+from data.encoding import encode_all
 from data.tokenizer import make_tokenizer
 from models.chatml import END_OF_TEXT, IM_END, PLAIN_TEMPLATE
 
@@ -264,13 +265,16 @@ def ends_of(tokenizer: "PreTrainedTokenizerBase") -> tuple[int, int]:
 
 
 def encode(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[str]) -> list[list[int]]:
-    """The ids of each message, without beginning and end; what looks like a control token is ordinary characters."""
+    """The ids of each message, without beginning and end; what looks like a control token is ordinary characters.
+
+    Raises InputError where the tokenizer would lose a part of one.
+    """
     plain = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     plain.encode_special_tokens = True
     plain.no_truncation()
     plain.no_padding()
     parts = (messages[start : start + 10_000] for start in range(0, len(messages), 10_000))
-    return [found.ids for part in parts for found in plain.encode_batch(list(texts_of(part)), add_special_tokens=False)]
+    return [found.ids for part in parts for found in encode_all(plain, list(texts_of(part)))]
 
 
 def next_tokens(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[str], rest_only: bool = False) -> NextTokenDataset:
