@@ -69,7 +69,8 @@ def checked_ids(loaded: Loaded, prompt: str) -> Tensor:
         raise InputError(f"the prompt has {ids.shape[1]} tokens, more than the model's context of {context}: shorten it")
     if ids.shape[1] > context:
         report(f"of the {ids.shape[1]} tokens of the prompt {prompt} the model's context holds the last {context}")
-    return ids[:, -context:]
+        return ids[:, -context:]
+    return ids
 
 
 def answer(loaded: Loaded, token_ids: list[int]) -> str:

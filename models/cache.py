@@ -7,6 +7,8 @@ from support.errors import InputError, first_line
 
 from typing import TYPE_CHECKING, Any
 
+from models.lstm import LSTMConfig, Memory
+
 import torch
 from torch import nn
 
@@ -14,11 +16,14 @@ if TYPE_CHECKING:
     from transformers import Cache
 
 
-def growing_cache(config: Any = None) -> "Cache":
+def growing_cache(config: Any = None) -> "Cache | Memory":
     """An empty cache of keys and values for the model of a configuration, or for any that needs no layers of its own kind.
 
+    An LSTM keeps a state in their place.
     A sliding window needs none: the model's mask hides what has left it. Those that keep more than keys and values do.
     """
+    if isinstance(config, LSTMConfig):
+        return Memory()
     from models.growing_layer import GrowingLayer
 
     from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer  # here: --help need not wait for it

@@ -113,8 +113,8 @@ def conversation_ids(tokenizer: "PreTrainedTokenizerBase", messages: list[Messag
 
     They are those that the tokenizer gives for the rendered text, with two exceptions. Only what the template itself writes can
     be a control token: an <|im_end|> in a user's text becomes ordinary characters. And an answer that has ids is read by them.
-    Special tokens are left to the tokenizer's own template; around any other they are put where the tokenizer puts them around
-    a text. Where the template takes no system message, it goes in front of the user's first.
+    Special tokens are left to the tokenizer's own template; around plain text, and by any other template, they are put where
+    the tokenizer puts them around a text. Where the template takes no system message, it goes in front of the user's first.
     Raises InputError for text that is not Unicode or that the tokenizer cannot encode, and for a conversation that the template
     refuses or leaves out.
     """
@@ -145,7 +145,8 @@ def rendered_ids(tokenizer: "PreTrainedTokenizerBase", messages: list[Message], 
         ids += [*continuation(encode, before, text[end:start]), *answer]
         end, before = after, text[start:after] or text[:after]
     ids += continuation(encode, before, text[end:])
-    return ids if template == own_template(tokenizer) else with_special_tokens(tokenizer, text, ids)
+    written = template == own_template(tokenizer) != PLAIN_TEMPLATE  # by the template itself
+    return ids if written else with_special_tokens(tokenizer, text, ids)
 
 
 def written_answers(tokenizer: "PreTrainedTokenizerBase", messages: list[Message], template: str,

@@ -11,6 +11,8 @@ import re
 import struct
 from pathlib import Path
 
+from models.lstm_folder import is_lstm
+
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 SENTENCEPIECE = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 OTHER_FORMATS = {"ONNX": "*.onnx", "OpenVINO": "openvino_model.xml", "TensorFlow": "*.h5", "Flax": "*.msgpack"}
@@ -23,7 +25,8 @@ def check_folder(folder: Path) -> None:
         raise InputError(f"{folder} holds an adapter: use --adapter {folder}, or move adapter_config.json away")
     if not is_there(folder / "config.json"):
         raise InputError(f"{folder} holds no config.json: " + elsewhere(folder))
-    check_kind(folder, read_object(folder / "config.json"))
+    if not is_lstm(folder):
+        check_kind(folder, read_object(folder / "config.json"))
     if is_there(folder / "generation_config.json"):
         read_object(folder / "generation_config.json")
     for path in weight_files(folder):

@@ -18,6 +18,8 @@ from models.checkpoint import load_checkpoint
 from models.ends import answer_ends
 from models.family import own_decoder
 from models.limits import vocab_size
+from models.lstm import LSTM
+from models.lstm_folder import is_lstm, load_lstm
 from models.packing import pack
 from models.places import HUB_NAMES, find_model, revision
 from models.rotary import forget_lengths
@@ -44,7 +46,8 @@ def load_model(name: str, device: str = "cpu", dtype: str = "float32", engine: s
                adapter: Path | None = None) -> Loaded:
     """Open `generator` (the shipped checkpoint), a name of HUB_NAMES or any other on the hub, a folder or a GGUF file.
 
-    engine: "own" is our own decoder, "transformers" its model; None is our own where the model is of its family.
+    engine: "own" is our own decoder, "transformers" its model; None is our own where the model is of its family. A folder of
+    an LSTM language model is opened whatever is asked for.
     adapter: the folder of a LoRA adapter, which is merged; where it holds a tokenizer, that one is used.
     The weights are packed. Those of a GGUF file are dequantised to `dtype`; its tokenizer, chat template and ends are its own.
     Raises InputError for what is not there or cannot be read.
@@ -56,7 +59,9 @@ def load_model(name: str, device: str = "cpu", dtype: str = "float32", engine: s
     try:
         place = find_base(name, adapter) if adapter else find_model(name)
         stored = {"quantization": gguf.quantization(place)} if is_gguf(place) else {}
-        if name == "generator" and engine != "transformers" and not adapter:
+        if not is_gguf(place) and is_lstm(place):
+            model = load_lstm(place).to(getattr(torch, dtype))
+        elif name == "generator" and engine != "transformers" and not adapter:
             model = load_checkpoint(place).to(getattr(torch, dtype))
         else:
             model = (open_gguf if is_gguf(place) else open_causal_lm)(place, getattr(torch, dtype))
@@ -73,7 +78,7 @@ def load_model(name: str, device: str = "cpu", dtype: str = "float32", engine: s
     except Exception as error:  # a broken folder or device fails in many ways, with many types
         raise InputError(f"cannot load the model {name}: {first_line(error)}") from error
     identity = {"name": with_adapter(HUB_NAMES.get(name) or short_name(name), adapter), "revision": revision(place), **stored,
-                "parameters": parameters, "engine": "own" if isinstance(model, Transformer) else "transformers"}
+                "parameters": parameters, "engine": "own" if isinstance(model, (Transformer, LSTM)) else "transformers"}
     return Loaded(model, tokenizer, eos_ids, identity)
 
 
