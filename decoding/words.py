@@ -246,8 +246,23 @@ class NextWords:
         return [Context(cache, row, Node((), b"", 1.0, 0.0, children[row], self.vocabulary.begin), end[row])
                 for row in range(len(ids))]  # fmt: skip
 
-    def find(self, contexts: list[Context], typed: list[str], count: int) -> list[Found]:
-        """The `count` likeliest words after each context that begin with the letters typed there."""
+    def contexts(self, texts: list[str]) -> list[Context]:
+        """What may follow each text of finished words; texts of as many tokens are read together."""
+        encoded, alike, contexts = [self.ids(text) for text in texts], defaultdict(list), {}
+        for i, ids in enumerate(encoded):
+            alike[len(ids)].append(i)
+        for members in alike.values():
+            for first in range(0, len(members), ROWS):
+                part = members[first:first + ROWS]
+                contexts.update(zip(part, self.read(torch.tensor([encoded[i] for i in part])), strict=True))
+        return [contexts[i] for i in range(len(texts))]
+
+    def find(self, contexts: list[Context], typed: list[str], count: int) -> list[list[tuple[str, float]]]:
+        """The `count` likeliest words after each context that begin with the letters typed there, and their probabilities."""
+        return [found.words for found in self.search(contexts, typed, count)]
+
+    def search(self, contexts: list[Context], typed: list[str], count: int) -> list[Found]:
+        """The same, with what was left out."""
         found, left = [Found([], 1.0)] * len(contexts), range(len(contexts))
         letters = [text.encode() for text in typed]
         for round_ in range(ROUNDS + 1):
@@ -294,7 +309,7 @@ class Typing:
         A text that is empty or ends with a blank has no such letters: then it is the next word.
         """
         finished, _, letters = text.rpartition(" ")
-        return self.source.find([self.context(self.source.ids(finished))], [letters], count)[0].words
+        return self.source.find([self.context(self.source.ids(finished))], [letters], count)[0]
 
     def context(self, ids: list[int]) -> Context:
         """What follows these ids, from the longest beginning of them that was read before."""

@@ -158,7 +158,7 @@ class NGram(nn.Module):
         self.single = nn.Parameter(torch.from_numpy(self.counts.single), requires_grad=False)  # tells the device
 
     def forward(self, input_ids: Tensor, past_key_values: Recent | None = None, logits_to_keep: int = 0) -> Output:
-        """Logits (rows, kept, vocab) float32 after ids (rows, new), and after what `past_key_values` has read, which is changed."""
+        """Logits (rows, kept, vocab) float32 after ids (rows, new), and what `past_key_values` has read, which changes."""
         ids, new, reach = input_ids, input_ids.shape[1], self.counts.order - 1
         if past_key_values is not None:
             if past_key_values.ids is not None:
@@ -187,6 +187,14 @@ class WordNGram:
         """The probability of each word of `self.words`, and of start, end and unknown, after the beginning of a message."""
         history = [self.start, *(self.places.get(word, self.unknown) for word in words)]
         return self.counts.probs(history[1 - self.counts.order:])
+
+    def contexts(self, texts: list[str]) -> list[np.ndarray]:
+        """The probabilities after each text of finished words."""
+        return [self.probs(text.split()) for text in texts]
+
+    def find(self, contexts: list[np.ndarray], typed: list[str], count: int) -> list[list[tuple[str, float]]]:
+        """The likeliest words that begin as typed after each context, best first, with their probabilities given that."""
+        return [self.next_words(probs, letters, count) for probs, letters in zip(contexts, typed, strict=True)]
 
     def next_words(self, probs: np.ndarray, typed: str, count: int) -> list[tuple[str, float]]:
         """The likeliest words that begin with `typed`, best first, with their probabilities given that such a word follows."""

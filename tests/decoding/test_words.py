@@ -98,7 +98,7 @@ def test_the_probabilities_of_all_words_and_of_the_end_are_those_of_all_sequence
         assert sum(expected.values()) + end == pytest.approx(1)
         (context,) = scripted.read(torch.tensor([ids]))
         assert context.end == pytest.approx(end)
-        (found,) = scripted.find([context], [""], len(expected))
+        (found,) = scripted.search([context], [""], len(expected))
         assert dict(found.words) == pytest.approx({word: prob / (1 - end) for word, prob in expected.items()}, abs=1e-5)
         assert sum(prob for _, prob in found.words) * (1 - end) + end == pytest.approx(1, abs=1e-5)
         assert found.left_out == pytest.approx(0, abs=1e-5)
@@ -113,7 +113,7 @@ def test_given_letters_the_probabilities_are_conditional_on_them(scripted, typed
     expected = {word: prob for word, prob in expected.items() if word.startswith(typed)}
     total = sum(expected.values())
     (context,) = scripted.read(torch.tensor([[EOS, 1]]))
-    (found,) = scripted.find([context], [typed], len(expected) + 1)
+    (found,) = scripted.search([context], [typed], len(expected) + 1)
     assert dict(found.words) == pytest.approx({word: prob / total for word, prob in expected.items()}, abs=1e-5)
 
 
@@ -125,7 +125,7 @@ def test_a_pruned_search_finds_the_top_words_and_states_what_it_left_out(scripte
         expected = {word: prob for word, prob in expected.items() if word.startswith(typed)}
         total, top = sum(expected.values()), sorted(expected, key=lambda word: -expected[word])[:2]
         (context,) = scripted.read(torch.tensor([[EOS, 1, last]]))
-        (found,) = scripted.find([context], [typed], 2)
+        (found,) = scripted.search([context], [typed], 2)
         assert found.left_out < 1
         for word, prob in found.words:
             assert prob - 1e-6 <= expected[word] / total <= prob + found.left_out + 1e-6
@@ -137,7 +137,15 @@ def test_many_contexts_at_once_are_each_as_if_alone(scripted):
     ids = torch.tensor([[EOS, 1, 5], [EOS, 2, 6], [EOS, 3, 7]])
     together = scripted.find(scripted.read(ids), ["", "a", "b"], 3)
     for row, typed, found in zip(ids, ["", "a", "b"], together, strict=True):
-        assert dict(scripted.find(scripted.read(row[None]), [typed], 3)[0].words) == pytest.approx(dict(found.words))
+        assert dict(scripted.find(scripted.read(row[None]), [typed], 3)[0]) == pytest.approx(dict(found))
+
+
+def test_texts_of_different_lengths_keep_their_order(story):
+    next_words, _ = story
+    texts = ["the cat", "", "the cat sat on", "it was", "the"]
+    for text, context in zip(texts, next_words.contexts(texts), strict=True):
+        (alone,) = next_words.read(torch.tensor([next_words.ids(text)]))
+        assert context.nodes[0].children == pytest.approx(alone.nodes[0].children, rel=1e-4)
 
 
 @pytest.fixture(scope="module", params=["lstm", "generator"])
