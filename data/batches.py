@@ -1,20 +1,30 @@
-"""The batches of a training: which blocks come together, in which order, and as which tensors.
+"""The batches of a training: which blocks, or messages, come together, in which order, and as which tensors.
 
     epochs = Epochs(blocks, batch_size=32, batch_tokens=4096, seed=0, num_epochs=2)
     for input_ids, targets in epochs.from_step(0):  # len(epochs) steps
         ...
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-
-from data.blocks import TokenBlocks
+from typing import Protocol
 
 import numpy as np
 import torch
 
 IGNORED = -100  # cross_entropy's default ignore_index
 POOL = 64  # batches among which blocks are sorted by length
+
+
+Batch = tuple[torch.Tensor, ...]
+
+
+class Lengthy(Protocol):
+    """What batches are made of: TokenBlocks, or any other rows whose lengths are known, (n,)."""
+
+    lengths: np.ndarray
+
+    def __getitem__(self, row: int) -> tuple: ...
 
 
 def epoch_batches(lengths: np.ndarray, batch_size: int, batch_tokens: int, seed: int, epoch: int) -> list[np.ndarray]:
@@ -53,12 +63,11 @@ def collate(rows: list[tuple[torch.Tensor, int]]) -> tuple[torch.Tensor, torch.T
     return input_ids, targets
 
 
-def batches(
-    blocks: TokenBlocks, order: list[np.ndarray], rank: int = 0, world: int = 1
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """(input_ids, targets) of each batch that `epoch_batches` ordered; of `world` processes, the rows of the one at `rank`.
+def batches(blocks: Lengthy, order: Sequence[np.ndarray], rank: int = 0, world: int = 1,
+            collate: Callable[[list], Batch] = collate) -> Iterator[Batch]:  # fmt: skip
+    """The tensors of each batch that `epoch_batches` ordered; of `world` processes, the rows of the one at `rank`.
 
-    A batch of fewer rows than processes leaves some of them with none: tensors of shape (0, 0).
+    A batch of fewer rows than processes leaves some of them with none: `collate` gives tensors of shape (0, 0).
     """
     for indices in order:
         yield collate([blocks[block] for block in indices[rank::world]])
@@ -67,10 +76,10 @@ def batches(
 class Epochs:
     """The batches of several epochs in a row, from any step on: so a resumed training finds its place."""
 
-    def __init__(self, blocks: TokenBlocks, batch_size: int, batch_tokens: int, seed: int, num_epochs: int,
-                 rank: int = 0, world: int = 1) -> None:
-        """Of `world` processes that share each batch, the rows of the one at `rank`."""
-        self.blocks, self.rank, self.world = blocks, rank, world
+    def __init__(self, blocks: Lengthy, batch_size: int, batch_tokens: int, seed: int, num_epochs: int,
+                 rank: int = 0, world: int = 1, collate: Callable[[list], Batch] = collate) -> None:  # fmt: skip
+        """Of `world` processes that share each batch, the rows of the one at `rank`. `collate` makes tensors of rows."""
+        self.batches = partial(batches, blocks, rank=rank, world=world, collate=collate)
         self.order = partial(epoch_batches, blocks.lengths, batch_size, batch_tokens, seed)
         self.ends = np.cumsum([len(self.order(epoch)) for epoch in range(num_epochs)])  # of each epoch, in steps
 
@@ -78,9 +87,9 @@ class Epochs:
         """The number of steps."""
         return int(self.ends[-1])
 
-    def from_step(self, step: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """(input_ids, targets) of every step from this one on, counted from 0."""
+    def from_step(self, step: int) -> Iterator[Batch]:
+        """The tensors of every step from this one on, counted from 0."""
         while step < len(self):
             epoch = int(np.searchsorted(self.ends, step, side="right"))
-            yield from batches(self.blocks, self.order(epoch)[step - self.ends[epoch]:], self.rank, self.world)
+            yield from self.batches(self.order(epoch)[step - self.ends[epoch]:])
             step = int(self.ends[epoch])

@@ -15,22 +15,35 @@ import io
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from data.corpus import training_documents
+from data.corpus.documents import STORYTELLER
+from data.tokenizer import make_tokenizer
+from models.chatml import END_OF_TEXT, IM_END
+
+import numpy as np
 import torch
+from tokenizers import Tokenizer, normalizers
 from torch import Tensor
 from torch.utils.data import Dataset
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 IGNORED = -100  # cross_entropy's default ignore_index
 COLUMNS = 6  # of a Sentiment140 file: target, id, date, flag, user, text
 PARTS = ("train", "validation", "test")
+MAX_CHARACTERS = 500  # of a message; what is longer is none
 MIN_WORDS = 4  # shorter messages have no last quarter to complete
 LINK = re.compile(r"(?:https?://|www\.)\S+", re.IGNORECASE)
 MENTION = re.compile(r"(?<!\w)@\w+")
 UTF8_AS_LATIN1 = re.compile("[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
 SPACE = re.compile(r"\s+")
+SENTENCE_END = re.compile(r"(?<=[.!?…])\s+")
 
 
 class Messages(NamedTuple):
@@ -94,9 +107,11 @@ def csv_messages(path: Path, content: bytes) -> list[str]:
 
 
 def text_messages(path: Path, content: bytes) -> list[str]:
-    """One message a line. Raises InputError for what is not UTF-8."""
+    """One message a line; of a text with longer lines, one sentence. Raises InputError for what is not UTF-8."""
     try:
-        return [line for line in content.decode("utf-8-sig").splitlines() if line.strip()]
+        lines = content.decode("utf-8-sig").splitlines()
+        parts = ([line] if len(line) <= MAX_CHARACTERS else SENTENCE_END.split(line) for line in lines)
+        return [part for part in chain.from_iterable(parts) if part.strip()]
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8: {first_line(error)}") from error
 
@@ -125,13 +140,13 @@ def split_x_target_by_words(text: str) -> tuple[str, str]:
     return " ".join(words[:cut]), " ".join(words[cut:])
 
 
-def clean_messages(raw: Iterable[str], keep_case: bool, max_characters: int) -> tuple[list[str], dict[str, int]]:
+def clean_messages(raw: Iterable[str], keep_case: bool) -> tuple[list[str], dict[str, int]]:
     """Each cleaned message once, in the order of its first occurrence, and how many there were and were dropped."""
     counts, seen = Counter(read=0, empty=0, too_long=0, repeated=0), {}
     for text in raw:
         counts["read"] += 1
         message = clean_string(text, keep_case)
-        reason = ("empty" if not message else "too_long" if len(message) > max_characters
+        reason = ("empty" if not message else "too_long" if len(message) > MAX_CHARACTERS
                   else "repeated" if message.casefold() in seen else None)
         if reason:
             counts[reason] += 1
@@ -146,12 +161,10 @@ def part_of(message: str) -> str:
     return "train" if number < 8 else "validation" if number == 8 else "test"
 
 
-def split_messages(raw: Iterable[str], keep_case: bool = False, max_characters: int = 1000) -> Messages:
+def split_messages(raw: Iterable[str], keep_case: bool = False) -> Messages:
     """Messages cleaned, without repeats, and split. Raises InputError where a part is empty."""
-    messages, counts = clean_messages(raw, keep_case, max_characters)
-    parts = {part: [] for part in PARTS}
-    for message in messages:
-        parts[part_of(message)].append(message)
+    messages, counts = clean_messages(raw, keep_case)
+    parts = by_part(messages)
     for part, members in parts.items():
         if not members:
             raise InputError(f"of {counts['read']} messages {len(messages)} are left, and none of them for {part}: take more")
@@ -160,26 +173,41 @@ def split_messages(raw: Iterable[str], keep_case: bool = False, max_characters: 
     return Messages(**parts, counts=counts)
 
 
+def by_part(messages: Iterable[str]) -> dict[str, list[str]]:
+    """Cleaned messages by the part that each belongs to, in their order."""
+    parts = {part: [] for part in PARTS}
+    for message in messages:
+        parts[part_of(message)].append(message)
+    return parts
+
+
 # ---------------------------------------------------------------------------------------------------------- for training
 
 
 class NextTokenDataset(Dataset):
     """Messages as ids between a beginning and an end: of BOS t1 t2 EOS the inputs are BOS t1 t2, the targets t1 t2 EOS."""
 
-    def __init__(self, messages: list[list[int]], bos_id: int, eos_id: int, counted: list[int] | None = None) -> None:
+    def __init__(self, messages: Sequence[list[int]], bos_id: int, eos_id: int, counted: list[int] | None = None) -> None:
         """messages: their ids. counted: how many last ids of each count, besides the end; None is all of them."""
-        self.messages, self.bos_id, self.eos_id, self.counted = messages, bos_id, eos_id, counted
+        self.bos_id, self.eos_id, self.counted = bos_id, eos_id, counted
+        self.ids = np.fromiter(chain.from_iterable(messages), np.int32)  # lists of a million messages would fill the memory
+        self.ends = np.cumsum([len(ids) for ids in messages])
 
     def __len__(self) -> int:
-        return len(self.messages)
+        return len(self.ends)
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
         """(inputs, targets), both (length,) int64; targets that do not count are IGNORED."""
-        ids = self.messages[i]
+        ids = self.ids[self.ends[i - 1] if i else 0 : self.ends[i]].tolist()
         targets = torch.tensor([*ids, self.eos_id])
         if self.counted is not None:
             targets[: len(ids) - self.counted[i]] = IGNORED
         return torch.tensor([self.bos_id, *ids]), targets
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """The number of inputs of each message, (n,) int64."""
+        return np.diff(self.ends, prepend=0) + 1
 
 
 def collate_batch(rows: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
@@ -194,5 +222,55 @@ def collate_batch(rows: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Te
 
 
 def texts_of(messages: Iterable[str]) -> Iterator[str]:
-    """What a tokenizer learns from: each message with the blank that stands before its first word."""
+    """What a tokenizer reads: each message with the blank that stands before its first word, as before all others."""
     return (f" {message}" for message in messages)
+
+
+def learn_tokenizer(messages: Iterable[str], vocab_size: int) -> "PreTrainedTokenizerFast":
+    """Byte-level BPE learned from messages. It puts the blank before the first word by itself, where there is none."""
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = make_tokenizer("bpe", texts_of(messages), vocab_size)
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Strip(right=False), normalizers.Prepend(" ")])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=END_OF_TEXT, eos_token=IM_END, pad_token=END_OF_TEXT,
+                                   clean_up_tokenization_spaces=False)
+
+
+def ends_of(tokenizer: "PreTrainedTokenizerBase") -> tuple[int, int]:
+    """The ids that begin and end a message: those of a tokenizer learned here, which begins a text with <|endoftext|>.
+
+    For a pretrained model both are <|endoftext|>, between which it has read its texts; where its tokenizer has none, they are
+    its own beginning, or end, and its end. Raises InputError where it has no end either.
+    """
+    end_of_text = tokenizer.get_vocab().get(END_OF_TEXT)
+    if end_of_text is not None and tokenizer.bos_token != END_OF_TEXT:
+        return end_of_text, end_of_text
+    if tokenizer.eos_token_id is None:
+        raise InputError("the model's tokenizer has no token that ends a text")
+    return tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id, tokenizer.eos_token_id
+
+
+def encode(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[str]) -> list[list[int]]:
+    """The ids of each message, without beginning and end; what looks like a control token is ordinary characters."""
+    plain = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    plain.encode_special_tokens = True
+    plain.no_truncation()
+    plain.no_padding()
+    parts = (messages[start : start + 10_000] for start in range(0, len(messages), 10_000))
+    return [found.ids for part in parts for found in plain.encode_batch(list(texts_of(part)), add_special_tokens=False)]
+
+
+def next_tokens(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[str], rest_only: bool = False) -> NextTokenDataset:
+    """Messages as a dataset, in which with `rest_only` the tokens of each rest and the end count alone.
+
+    Every word begins with a token of its own, so a rest has the same tokens alone as in its message.
+    """
+    rests = [split_x_target_by_words(message)[1] for message in messages] if rest_only else []
+    counted = [len(ids) if rest else 0 for rest, ids in zip(rests, encode(tokenizer, rests), strict=True)]
+    return NextTokenDataset(encode(tokenizer, messages), *ends_of(tokenizer), counted if rest_only else None)
+
+
+def story_sentences(count: int, seed: int) -> Iterator[str]:
+    """Sentences of the built-in writer's stories, which stand in where there are no messages."""
+    stories = (document.answer for document in training_documents(seed) if STORYTELLER in document.prompt)
+    return islice(chain.from_iterable(SENTENCE_END.split(story) for story in stories), count)

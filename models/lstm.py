@@ -3,8 +3,8 @@
 Called as any causal language model here: `model(input_ids, past_key_values=memory).logits`. What it has read is a state of
 one size, however long the text; `Memory` keeps it as a cache keeps keys and values, so that every decoding strategy runs on it.
 
-Sources: the cell, Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000, as `torch.nn.LSTM` has it; the
-projection, Sak et al. 2014, section 2; tied weights, Press and Wolf 2017; a forget bias of 1, Jozefowicz et al. 2015, section 4.
+Sources: the cell, Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000, as `torch.nn.LSTM` has it; tied
+weights, Press and Wolf 2017; a forget bias of 1, Jozefowicz et al. 2015, section 4.
 """
 
 from support.errors import InputError
@@ -17,14 +17,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+CHUNK = 256  # positions whose logits are computed at a time in training
+
 
 @dataclass
 class LSTMConfig:
     """The shape of an LSTM language model. Its context is not limited."""
 
     vocab_size: int = 8192
-    embedding_size: int = 224  # also of what each layer hands on: the cell's output, projected
-    hidden_size: int = 896  # of the cell
+    embedding_size: int = 256
+    hidden_size: int = 512  # of a layer's output and of its cell
     num_layers: int = 1
     bos_token_id: int | None = None
     eos_token_id: int | None = None
@@ -33,15 +35,13 @@ class LSTMConfig:
         for field in fields(self):
             if field.type is int and not getattr(self, field.name) > 0:
                 raise InputError(f"{field.name} must be above 0, not {getattr(self, field.name)}")
-        if self.embedding_size >= self.hidden_size:
-            raise InputError(f"embedding_size {self.embedding_size} must be below hidden_size {self.hidden_size}")
 
 
 class Memory:
     """What an LSTM has read: its state after the last token, and how many tokens that was."""
 
     def __init__(self) -> None:
-        self.state: tuple[Tensor, Tensor] | None = None  # (layers, rows, embedding) and (layers, rows, hidden)
+        self.state: tuple[Tensor, Tensor] | None = None  # h and c, (layers, rows, hidden)
         self.length = 0  # tokens
 
     def get_seq_length(self) -> int:
@@ -54,14 +54,17 @@ class Memory:
 
 
 class LSTM(nn.Module):
-    """The network. `dropout` acts in training only: on what goes into the first layer, between layers, and into the head."""
+    """The network. `dropout` acts in training only: on the embeddings, between layers, and on what the head reads."""
 
     def __init__(self, config: LSTMConfig, dropout: float = 0.0) -> None:
         super().__init__()
         self.config = config
         self.embed_tokens = nn.Embedding(config.vocab_size, config.embedding_size)
         self.lstm = nn.LSTM(config.embedding_size, config.hidden_size, config.num_layers, batch_first=True,
-                            dropout=dropout if config.num_layers > 1 else 0.0, proj_size=config.embedding_size)
+                            dropout=dropout if config.num_layers > 1 else 0.0)
+        # The head is tied, so it reads vectors of the embedding's size. nn.LSTM's own proj_size, which projects within the
+        # recurrence, trains at half the speed here: oneDNN does not know it.
+        self.projection = nn.Linear(config.hidden_size, config.embedding_size)
         self.lm_head = nn.Linear(config.embedding_size, config.vocab_size)
         self.dropout = nn.Dropout(dropout)
         nn.init.normal_(self.embed_tokens.weight, std=config.embedding_size**-0.5)
@@ -73,35 +76,45 @@ class LSTM(nn.Module):
                     nn.init.ones_(bias.data[config.hidden_size : 2 * config.hidden_size])
         self.lm_head.weight = self.embed_tokens.weight
 
-    def forward(self, input_ids: Tensor, past_key_values: Memory | None = None, logits_to_keep: int = 0,
-                targets: Tensor | None = None) -> Output:  # fmt: skip
+    def forward(self, input_ids: Tensor, lengths: Tensor | None = None, past_key_values: Memory | None = None,
+                logits_to_keep: int = 0, targets: Tensor | None = None) -> Output:  # fmt: skip
         """Next-token logits after `input_ids` (rows, new), int64.
 
-        past_key_values: what was read before, changed in place; None is nothing.
+        lengths: (rows,) int64, of rows padded on the right; None is rows without pads. An LSTM reads from left to right, so a
+        pad changes nothing before it; the vectors at pads are zero, as `pad_packed_sequence` makes them.
+        past_key_values: what was read before, changed in place; None is nothing. It cannot remember padded rows.
         logits_to_keep: how many last positions get logits, (rows, kept, vocab); 0 means all.
         targets: (rows, new) int64, the token that follows each position, -100 where none counts. Then, instead of logits,
-        `loss` is the cross-entropy summed over the targets that count, in nats. Rows may be padded on the right: the LSTM reads
-        from left to right, so a pad changes nothing before it.
+        `loss` is the cross-entropy summed over the targets that count, in nats.
         """
         vectors, state = self.lstm(self.dropout(self.embed_tokens(input_ids)), past_key_values and past_key_values.state)
         if past_key_values is not None:
             past_key_values.state, past_key_values.length = state, past_key_values.length + input_ids.shape[1]
+        if lengths is not None:
+            pads = torch.arange(input_ids.shape[1], device=input_ids.device) >= lengths[:, None]  # (rows, new)
+            vectors = vectors.masked_fill(pads[:, :, None], 0)
         if targets is None:
-            return Output(self.lm_head(vectors[:, -logits_to_keep:]))
+            return Output(self.lm_head(self.read(vectors[:, -logits_to_keep:])))
         counted = targets != -100
-        logits = self.lm_head(self.dropout(vectors[counted]))
-        return Output(None, F.cross_entropy(logits.float(), targets[counted], reduction="sum"))
+        # In chunks, because tensors as large as the logits of a whole batch are slow to fill.
+        chunks = zip(self.read(vectors[counted]).split(CHUNK), targets[counted].split(CHUNK), strict=True)
+        loss = sum(F.cross_entropy(self.lm_head(part).float(), tokens, reduction="sum") for part, tokens in chunks)
+        return Output(None, loss)
+
+    def read(self, vectors: Tensor) -> Tensor:
+        """What the head compares with the embeddings: (..., hidden) -> (..., embedding)."""
+        return self.projection(self.dropout(vectors))
 
 
-def lstm_cell(x: Tensor, h: Tensor, c: Tensor, w_ih: Tensor, w_hh: Tensor, bias: Tensor, w_hr: Tensor) -> tuple[Tensor, Tensor]:
+def lstm_cell(x: Tensor, h: Tensor, c: Tensor, w_ih: Tensor, w_hh: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """One step of one layer by its formulas, which `nn.LSTM` computes: the oracle of the tests, and what a reader can follow.
 
-        i, f, o = sigmoid(W x + U h + b), each its own third;  g = tanh(W x + U h + b), the fourth part
-        c' = f c + i g;  h' = P (o tanh(c'))
+        i, f, o = sigmoid(W x + U h + b), each its own part of the rows;  g = tanh(W x + U h + b), the fourth part
+        c' = f c + i g;  h' = o tanh(c')
 
-    x (rows, embedding), h (rows, embedding), c (rows, hidden); w_ih and w_hh (4 hidden, embedding), the parts in the order
-    i, f, g, o; bias (4 hidden,), the sum of nn.LSTM's two; w_hr (embedding, hidden) -> the next h and c.
+    x (rows, embedding), h and c (rows, hidden); w_ih (4 hidden, embedding) and w_hh (4 hidden, hidden), the parts in the
+    order i, f, g, o; bias (4 hidden,), the sum of nn.LSTM's two -> the next h and c.
     """
     i, f, g, o = (x @ w_ih.T + h @ w_hh.T + bias).chunk(4, dim=-1)
     c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-    return (o.sigmoid() * c.tanh()) @ w_hr.T, c
+    return o.sigmoid() * c.tanh(), c

@@ -15,8 +15,8 @@ class Metrics:
     """The rows of metrics.jsonl and the picture loss.png, in one folder.
 
     A row is what one step gave, {"step", "loss"}, or an evaluation: {"step", "train_loss", "validation_loss",
-    "perplexity", "seconds"} and, if they are measured, "sample" and one share under a key of its own. Losses are in nats
-    per target.
+    "perplexity", "seconds"} and, if they are measured, "bits_per_character", "sample" and one share under a key of its own.
+    Losses are in nats per target.
     """
 
     def __init__(self, folder: Path, last_step: int, share: tuple[str, str] | None = None) -> None:
@@ -45,9 +45,10 @@ class Metrics:
     def words(self, row: dict) -> str:
         """An evaluation as it is told on the terminal; a sample stands on a line of its own."""
         share = f", {self.share[1]} {row[self.share[0]]:.1%}" if self.share else ""
+        bits = f", {row['bits_per_character']:.4f} bits per character" if "bits_per_character" in row else ""
         sample = f"\n    … {' '.join(row['sample'].split())}" if "sample" in row else ""
         return (f"step {row['step']}: training loss {row['train_loss']:.4f}, validation loss {row['validation_loss']:.4f}, "
-                f"perplexity {row['perplexity']:.2f}{share}{sample}")
+                f"perplexity {row['perplexity']:.2f}{bits}{share}{sample}")
 
     def draw(self) -> None:
         """Draw the losses of all steps, averaged, and those of all evaluations, of which there must be one."""

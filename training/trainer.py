@@ -82,9 +82,13 @@ class Trainer:
         self.losses = []  # (sum, targets) of each step since the last evaluation
 
     def save(self) -> None:
-        """Write one file with everything, so that no kill can leave halves of two states. Raises InputError."""
+        """Write one file with everything that training changes, so that no kill can leave halves of two states.
+
+        Raises InputError where that fails.
+        """
+        frozen = self.frozen()
         state = {
-            "model": self.model.state_dict(),
+            "model": {name: weight for name, weight in self.model.state_dict().items() if name not in frozen},
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "random": torch.get_rng_state(),
             "progress": {name: getattr(self, name) for name in PROGRESS},
@@ -95,7 +99,9 @@ class Trainer:
         """Go back to the saved step. Raises InputError for a state that is damaged, or another training's."""
         try:
             state = torch.load(self.state_path, map_location="cpu", weights_only=True)
-            self.model.load_state_dict(state["model"])
+            missing, unknown = self.model.load_state_dict(state["model"], strict=False)
+            if unknown or set(missing) - self.frozen():
+                raise KeyError("weights")
             for optimizer, content in zip(self.optimizers, state["optimizers"], strict=True):
                 optimizer.load_state_dict(content)
             torch.set_rng_state(state["random"])
@@ -103,6 +109,10 @@ class Trainer:
                 setattr(self, name, state["progress"][name])
         except Exception as error:  # a damaged file fails in many ways, and torch describes each in many lines
             raise InputError(f"{self.state_path} cannot be read, is it another training's? ({type(error).__name__})") from error
+
+    def frozen(self) -> set[str]:
+        """The names of the weights that are not trained, which no state need hold."""
+        return {name for name, weight in self.model.named_parameters(remove_duplicate=False) if not weight.requires_grad}
 
     def run(
         self,

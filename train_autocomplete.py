@@ -1,0 +1,378 @@
+"""Train a model that completes short messages: an LSTM, our own decoder, or a pretrained language model, fine-tuned.
+
+    python train_autocomplete.py --text tweets.csv.zip                      # an LSTM, on Sentiment140 as it is downloaded
+    python train_autocomplete.py --text tweets.txt --keep-case              # a message a line; punctuation and capitals stay
+    python train_autocomplete.py --model generator --text tweets.txt        # our decoder, with as many parameters
+    python train_autocomplete.py --model smollm2 --text tweets.txt --num-messages 20000     # LoRA on a pretrained model
+    python train_autocomplete.py --resume                                   # go on with the last one after Ctrl-C or a crash
+
+Without --text it learns sentences of the built-in writer. The output folder, runs/lstm_lm-<time> unless --output names
+another, is a model folder: try it with `python task1_greedy.py --model runs/lstm_lm-<time> --prompt "i am so"`.
+"""
+
+from support.errors import INTERRUPTED, InputError, first_line, one_line_errors
+
+import contextlib
+import hashlib
+import json
+import math
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from common import context_of
+from data.batches import Epochs
+from data.messages import (
+    MAX_CHARACTERS,
+    NextTokenDataset,
+    by_part,
+    collate_batch,
+    encode,
+    ends_of,
+    learn_tokenizer,
+    next_tokens,
+    read_messages,
+    split_messages,
+    split_x_target_by_words,
+    story_sentences,
+)
+from generator import GeneratorTransformer
+from lstm import LSTMLM, new_cache
+from models.loading import HUB_NAMES, find_model, open_causal_lm, open_gguf, open_tokenizer
+from models.lstm import LSTMConfig
+from models.transformer import Transformer, TransformerConfig
+from strategies import continue_ids
+from support.files import make_folder, write_text
+from support.flags import COUNT, POSITIVE, RULES, SHARE, Parser, number, some_path, some_text
+from support.results import is_gguf
+from training.finetuning import FineTuned, adamw
+from training.messages import MessageEvaluator, message_loss
+from training.metrics import Metrics
+from training.optimizer import make_optimizers
+from training.precision import computing_dtype
+from training.trainer import Diverged, Trainer
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+RUNS = Path("runs")
+DEFAULTS = {  # for each kind of model; "pretrained" is all others
+    "lstm": {"batch_size": 64, "learning_rate": 3e-3, "num_epochs": 10, "dropout": 0.3},
+    "generator": {"batch_size": 64, "learning_rate": 2e-3, "num_epochs": 6, "dropout": 0.1},
+    "pretrained": {"batch_size": 16, "learning_rate": 1e-3, "num_epochs": 1, "dropout": 0.0},
+}
+GENERATOR = {"hidden_size": 192, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2}
+CONTEXT = 4 * MAX_CHARACTERS + 2  # tokens: a character has at most four bytes
+BATCH_TOKENS = 1 << 30  # no limit but the batch size: messages are short
+SENTENCES = 20_000  # of the built-in writer
+VALIDATION = 1000  # messages at most for a pretrained model, which takes minutes for all
+SAMPLES, SAMPLE_TOKENS = 3, 20
+EVALUATIONS = 10  # in a training
+WORK, STATE, SETTINGS = "training_state", "state.pt", "arguments.json"  # the last two are in WORK, and deleted at the end
+CLEANED = "messages.txt"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a training is begun with; saved with its state, so that --resume needs no other flag."""
+
+    model: str
+    text: str | None
+    keep_case: bool
+    num_messages: int | None
+    vocab_size: int
+    embedding_size: int
+    hidden_size: int
+    num_layers: int
+    loss_on: str
+    full: bool
+    lora_rank: int
+    dropout: float
+    batch_size: int
+    learning_rate: float
+    num_epochs: int
+    dtype: str
+    seed: int
+    eval_every: int | None
+    save_every: int
+
+
+def kind_of(model: str) -> str:
+    """What --model names: "lstm", "generator", or "pretrained"."""
+    return model if model in DEFAULTS else "pretrained"
+
+
+def parse_arguments(argv: list[str] | None = None) -> tuple[Path, Settings | None]:
+    """The output folder, and the settings of a new training; None is --resume. Raises InputError, which names the flag."""
+    count, positive = number(COUNT), number(POSITIVE)
+    parser = Parser(__doc__)
+    parser.add_argument("--model", type=some_text, default="lstm", metavar="NAME",
+                        help="lstm (default), generator (our own decoder, from nothing), or a pretrained model to fine-tune: "
+                             "a folder, a .gguf file, smollm2, qwen or any name on the Hugging Face hub")
+    data = parser.add_argument_group("data")
+    data.add_argument("--text", type=some_text, metavar="FILE",
+                      help="a Sentiment140 .csv or the .zip that holds it, or a text with one message a line")
+    data.add_argument("--keep-case", action="store_true", help="keep capitals, punctuation and every alphabet")
+    data.add_argument("--num-messages", type=count, metavar="N", help="learn from this many of the training part only")
+    data.add_argument("--loss-on", choices=("all", "rest"), default="all",
+                      help="which tokens count: all and the end, or the last quarter of the words and the end (%(default)s)")
+    model = parser.add_argument_group("a model from nothing (the generator gets as many parameters as the LSTM)")
+    model.add_argument("--vocab-size", type=count, default=8192, help="tokens (%(default)s)")
+    model.add_argument("--embedding-size", type=count, default=256, help="of the LSTM's embedding and head (%(default)s)")
+    model.add_argument("--hidden-size", type=count, default=512, help="of the LSTM's cell (%(default)s)")
+    model.add_argument("--num-layers", type=count, default=1, help="of the LSTM (%(default)s)")
+    pretrained = parser.add_argument_group("a pretrained model")
+    pretrained.add_argument("--lora-rank", type=count, default=8, help="of the additions to its matrices (%(default)s)")
+    pretrained.add_argument("--full", action="store_true", help="train all its weights instead")
+    training = parser.add_argument_group("training (defaults: lstm; generator; pretrained)")
+    for name, kind, words in (("batch_size", count, "messages in a step"), ("learning_rate", positive, "at its highest"),
+                              ("num_epochs", count, "times through the messages"), ("dropout", number(SHARE), "share dropped")):
+        values = "; ".join(f"{defaults[name]:g}" for defaults in DEFAULTS.values())
+        training.add_argument("--" + name.replace("_", "-"), type=kind, help=f"{words} ({values})")
+    training.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto",
+                          help="of the arithmetic: auto is bfloat16 where the hardware has it")
+    training.add_argument("--seed", type=number(RULES["seed"]), default=0, help="of weights and order (%(default)s)")
+    running = parser.add_argument_group("running")
+    running.add_argument("--output", type=some_path, metavar="FOLDER", help="(runs/<model>_lm-<time>)")
+    running.add_argument("--eval-every", type=count, metavar="STEPS", help="(a tenth of the training)")
+    running.add_argument("--save-every", type=count, default=500, metavar="STEPS", help="(%(default)s)")
+    running.add_argument("--resume", action="store_true", help="go on with the training in --output, or with the last one")
+    args = parser.parse_args(argv)
+    if args.resume:
+        return args.output or unfinished(RUNS), None
+    kind = kind_of(args.model)
+    if args.full and kind != "pretrained":
+        raise InputError(f"--full is for a pretrained model; {args.model} is trained from nothing, all of it")
+    for name, value in DEFAULTS[kind].items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+    output = args.output or RUNS / f"{kind}_lm-{datetime.now():%Y%m%d-%H%M%S}"
+    return output, Settings(**{field.name: getattr(args, field.name) for field in fields(Settings)})
+
+
+def unfinished(runs: Path) -> Path:
+    """The folder of the training that was saved last. Raises InputError where there is none."""
+    states = sorted(runs.glob(f"*_lm-*/{WORK}/{STATE}"), key=lambda path: path.stat().st_mtime)
+    if not states:
+        raise InputError(f"{runs} holds no unfinished training to resume: name its folder by --output")
+    return states[-1].parent.parent
+
+
+def read_settings(work: Path) -> tuple[Settings, dict]:
+    """The settings of the training that was stopped, and its meta.json so far. Raises InputError where there is none."""
+    if not (work / STATE).exists():
+        raise InputError(f"{work.parent} holds no unfinished training to resume")
+    try:
+        meta = json.loads((work / SETTINGS).read_text("utf-8"))
+        return Settings(**meta["settings"]), meta
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{work / SETTINGS} cannot be read: {first_line(error)}") from error
+
+
+def clean(text: str | None, keep_case: bool, seed: int, cleaned: Path) -> dict:
+    """Clean the messages of a file, or the built-in writer's, into the file `cleaned`; returns what meta.json says of them."""
+    raw = list(story_sentences(SENTENCES, seed)) if text is None else read_messages(Path(text))
+    messages = split_messages(raw, keep_case)
+    write_text(cleaned, "".join(f"{message}\n" for part in messages[:3] for message in part))
+    print(f"{messages.counts['read']:,} messages read, {messages.counts['kept']:,} kept in {cleaned}: "
+          + ", ".join(f"{count:,} {step.replace('_', ' ')}" for step, count in messages.counts.items()
+                      if step not in ("read", "kept")))
+    return {"text": Path(text).name if text else None, "counts": messages.counts,
+            "sha256": hashlib.sha256(Path(text).read_bytes()).hexdigest() if text else None}
+
+
+def read_cleaned(cleaned: Path) -> dict[str, list[str]]:
+    """The messages that `clean` wrote, by part. Raises InputError where they are gone."""
+    try:
+        return by_part(cleaned.read_text("utf-8").split("\n")[:-1])
+    except (OSError, ValueError) as error:
+        raise InputError(f"{cleaned} cannot be read: {first_line(error)}") from error
+
+
+def shuffled(messages: list[str], count: int | None, seed: int) -> list[str]:
+    """Some messages, or all, in an order drawn from the seed: a file may be sorted."""
+    return [messages[i] for i in np.random.default_rng(seed).permutation(len(messages))[:count]]
+
+
+def open_pretrained(name: str, rank: int | None, dtype: torch.dtype) -> FineTuned:
+    """A pretrained model to fine-tune. Frozen weights are kept in the dtype that is computed in, trained ones in float32."""
+    place = find_model(name)
+    try:
+        model = (open_gguf if is_gguf(place) else open_causal_lm)(place, torch.float32 if rank is None else dtype)
+        tokenizer = open_tokenizer(place)
+    except InputError:
+        raise
+    except Exception as error:  # a broken folder fails in many ways
+        raise InputError(f"cannot load the model {name}: {first_line(error)}") from error
+    if len(tokenizer) > model.config.vocab_size:
+        raise InputError(f"the model {name} has a tokenizer of {len(tokenizer)} tokens "
+                         f"but weights for {model.config.vocab_size}")
+    return FineTuned(model, HUB_NAMES.get(name, name), tokenizer, rank)
+
+
+def new_model(kind: str, config: LSTMConfig, tokenizer: "PreTrainedTokenizerFast",
+              dropout: float) -> LSTMLM | GeneratorTransformer:  # fmt: skip
+    """An LSTM of this shape, or our own decoder with as many parameters, both with random weights."""
+    if kind == "lstm":
+        return LSTMLM(config, tokenizer, dropout)
+    return GeneratorTransformer(equal_decoder(config), tokenizer.backend_tokenizer, dropout)
+
+
+def equal_decoder(config: LSTMConfig) -> TransformerConfig:
+    """The shape of a decoder with as many parameters as an LSTM, as nearly as its feed-forward width allows.
+
+    Raises InputError where the LSTM has fewer than the decoder's embedding and attention alone.
+    """
+    def shape(width: int) -> TransformerConfig:
+        return TransformerConfig(vocab_size=config.vocab_size, bos_token_id=config.bos_token_id, intermediate_size=width,
+                                 eos_token_id=config.eos_token_id, max_position_embeddings=CONTEXT, **GENERATOR)
+
+    with torch.device("meta"):
+        wanted, one, two = map(num_parameters, (LSTMLM(config), Transformer(shape(1)), Transformer(shape(2))))
+    width = 1 + round((wanted - one) / (two - one))
+    if width < 1:
+        raise InputError(f"an LSTM of {wanted:,} parameters is smaller than any decoder of {GENERATOR['num_hidden_layers']} "
+                         f"layers of {GENERATOR['hidden_size']}: raise --hidden-size")
+    return shape(width)
+
+
+def num_parameters(model: nn.Module) -> int:
+    return sum(weight.numel() for weight in model.parameters())
+
+
+def completions(model: nn.Module, tokenizer: "PreTrainedTokenizerBase", contexts: list[str]) -> str:
+    """Contexts, each with what the model writes behind it greedily."""
+    bos_id, eos_id = ends_of(tokenizer)
+    texts = []
+    for context, ids in zip(contexts, encode(tokenizer, contexts), strict=True):
+        written = continue_ids(model, torch.tensor([[bos_id, *ids]]), frozenset([eos_id]), temperature=0,
+                               max_new_tokens=SAMPLE_TOKENS, cache=new_cache(model))
+        texts.append(f"{context} |{tokenizer.decode([token for token in written if token != eos_id])}")
+    return " / ".join(texts)
+
+
+def discard(output: Path) -> None:
+    """Remove a training that cannot go on, and its output folder if that holds nothing else."""
+    shutil.rmtree(output / WORK, ignore_errors=True)
+    for name in (CLEANED, "metrics.jsonl"):
+        (output / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        output.rmdir()
+
+
+@contextlib.contextmanager
+def all_or_nothing(output: Path) -> Iterator[None]:
+    """Leave nothing of a training that fails, or is interrupted, before its first state is saved."""
+    try:
+        yield
+    except BaseException:
+        discard(output)
+        raise
+
+
+def train(output: Path, settings: Settings | None) -> None:
+    """Begin a training, or without settings resume the one in `output`, and take it to its end.
+
+    Raises InputError where that is impossible, and KeyboardInterrupt at Ctrl-C, once the step under way is saved.
+    """
+    accelerator, work, resumed = Accelerator(cpu=not torch.cuda.is_available()), output / WORK, settings is None
+    if accelerator.num_processes > 1:
+        raise InputError("this training runs in one process: start it with python, not with accelerate launch")
+    if not resumed and (any(output.glob("*.safetensors")) or (work / STATE).exists()):
+        raise InputError(f"{output} holds a training already: go on with --resume, or choose another --output")
+    with contextlib.nullcontext() if resumed else all_or_nothing(output):
+        if resumed:
+            s, meta = read_settings(work)
+        else:
+            make_folder(work)
+            s, meta = settings, {"command": shlex.join(["python", *sys.argv]), "settings": asdict(settings),
+                                 **clean(settings.text, settings.keep_case, settings.seed, output / CLEANED)}
+        kind, device = kind_of(s.model), accelerator.device
+        dtype, parts = computing_dtype(s.dtype, device), read_cleaned(output / CLEANED)
+        messages = shuffled(parts["train"], s.num_messages, s.seed)
+        held_out = shuffled(parts["validation"], VALIDATION if kind == "pretrained" else None, s.seed)
+        torch.manual_seed(s.seed)  # of new weights, and of dropout
+        if kind == "pretrained":
+            model = open_pretrained(s.model, None if s.full else s.lora_rank, dtype)
+            tokenizer = model.tokenizer
+        else:
+            if not resumed:
+                learn_tokenizer(messages, s.vocab_size).save_pretrained(work / "tokenizer")
+            tokenizer = open_tokenizer(work / "tokenizer")
+            config = LSTMConfig(len(tokenizer), s.embedding_size, s.hidden_size, s.num_layers, *ends_of(tokenizer))
+            model = new_model(kind, config, tokenizer, s.dropout)
+        model = model.to(device)
+        dataset, validation = (next_tokens(tokenizer, part, s.loss_on == "rest") for part in (messages, held_out))
+        check_context(model, dataset, validation)
+        batches = Epochs(dataset, s.batch_size, BATCH_TOKENS, s.seed, s.num_epochs, collate=collate_batch)
+        optimizers = make_optimizers(model, dtype) if kind == "generator" else [adamw(model)]
+        trainer = Trainer(model, optimizers, partial(message_loss, model), batches.from_step, len(batches), s.learning_rate,
+                          work / STATE, accelerator, dtype)
+        if resumed:
+            trainer.load()
+        else:
+            write_text(work / SETTINGS, json.dumps(meta, indent=2))
+            trainer.save()
+    metrics = Metrics(output, trainer.step)
+    trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    meta |= {"parameters": num_parameters(model), "trained_parameters": trained, "messages": len(messages),
+             "tokens": int(dataset.lengths.sum())}
+    print(f"training {trained:,} of {meta['parameters']:,} parameters, vocabulary {len(tokenizer):,}, on {len(messages):,} "
+          f"messages of {meta['tokens']:,} tokens; validating on {len(held_out):,}")
+    print(f"{len(batches):,} steps of at most {s.batch_size} messages, {s.num_epochs} epochs, "
+          f"{str(dtype).removeprefix('torch.')} on {device}, {torch.get_num_threads()} threads")
+    cut = [split_x_target_by_words(message) for message in held_out]
+    contexts = [context for context, rest in cut if rest][:SAMPLES]
+    characters = sum(map(len, held_out if s.loss_on == "all" else (rest for _, rest in cut)))
+    evaluator = MessageEvaluator(model, validation, characters, s.batch_size, dtype,
+                                 partial(completions, model, tokenizer, contexts))
+
+    def keep_best() -> None:
+        figures = {name: value for name, value in evaluator.figures.items() if name != "sample"}
+        facts = {**meta, "step": trainer.step, "seconds": round(trainer.seconds), "figures": figures}
+        write_text(output / "meta.json", json.dumps(facts, indent=2) + "\n")
+        model.save_checkpoint(output, dtype)
+
+    try:
+        trainer.run(evaluator, keep_best, metrics, s.eval_every or math.ceil(len(batches) / EVALUATIONS), s.save_every)
+    except Diverged as error:
+        if not any(output.glob("*.safetensors")):
+            discard(output)
+        raise InputError(f"{error} at step {trainer.step}: try a lower --learning-rate") from error
+    trainer.state_path.unlink()  # first: a kill must not leave it without its data
+    shutil.rmtree(work)
+    print(f"done: {output} is the model; {metrics.path.name} and {metrics.picture.name} in it show how the training went")
+
+
+def check_context(model: nn.Module, *datasets: NextTokenDataset) -> None:
+    """Raises InputError where a message is longer than the model's context."""
+    longest, context = max(int(dataset.lengths.max()) for dataset in datasets), context_of(model)
+    if longest > context:
+        raise InputError(f"a message has {longest} tokens, more than the model's context of {context}")
+
+
+def main() -> None:
+    with one_line_errors():
+        output, settings = parse_arguments()
+        try:
+            train(output, settings)
+        except KeyboardInterrupt:
+            if not (output / WORK / STATE).exists():
+                raise
+            print(f"\nstopped; go on with: python train_autocomplete.py --output {output} --resume", file=sys.stderr)
+            sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()
