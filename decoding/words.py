@@ -104,13 +104,12 @@ class Vocabulary:
         within = {token: text for token, text in texts.items() if text and not any(blank in text for blank in WHITESPACE)}
         begins = {token: text[1:] for token, text in texts.items()
                   if text.startswith(b" ") and not any(blank in text[1:] for blank in WHITESPACE)}
-        self.begin, self.rest = Part.of(begins), Part.of(within)
+        self.begin, self.rest, self.begins = Part.of(begins), Part.of(within), frozenset(begins)
         self.borders = torch.tensor(sorted({token for token, text in texts.items() if text.startswith(WHITESPACE)} | {eos_id}))
 
     def starts(self, ids: list[int]) -> list[int]:
         """Where the words of a text begin among its ids."""
-        begins = set(self.begin.ids.tolist())
-        return [place for place, token in enumerate(ids) if token in begins]
+        return [place for place, token in enumerate(ids) if token in self.begins]
 
 
 # ------------------------------------------------------------------------------------------------ the tree

@@ -62,20 +62,16 @@ def token_nats(model: nn.Module, texts: list[list[int]], eos_id: int) -> list[tu
 
 
 def surprises(model: nn.Module, next_words: NextWords, messages: list[str]) -> list[dict]:
-    """Per message: nats of each word, of the end, the numbers of characters and tokens, and of the ends that were expected.
-
-    `expected`: how often the end was the likeliest token where it came, where it did not come between two words, and how often
-    it was not where it came.
-    """
+    """Per message: nats of each word and of the end, the number of tokens, and `ends`: whether the end was the likeliest token
+    where it came (0 or 1), and behind how many words it was where it did not come."""
     texts = [[*next_words.ids(message), next_words.eos_id] for message in messages]
     records = []
-    for message, ids, (nats, ends) in zip(messages, texts, token_nats(model, texts, next_words.eos_id), strict=True):
+    for ids, (nats, ends) in zip(texts, token_nats(model, texts, next_words.eos_id), strict=True):
         starts = next_words.vocabulary.starts(ids)  # places in ids; the nats of ids[i] are nats[i - 1]
         bounds = [*starts, len(ids) - 1]
         words = [sum(nats[start - 1:end - 1]) for start, end in zip(bounds, bounds[1:], strict=False)]
-        early = sum(ends[start - 1] for start in starts[1:])
-        records.append({"words": rounded(words), "end": round(nats[-1], 4), "characters": len(message),
-                        "tokens": len(nats), "expected": [int(ends[-1]), early, int(not ends[-1])]})
+        records.append({"words": rounded(words), "end": round(nats[-1], 4), "tokens": len(nats),
+                        "ends": [int(ends[-1]), sum(ends[start - 1] for start in starts[1:])]})
     return records
 
 

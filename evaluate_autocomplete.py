@@ -1,0 +1,271 @@
+"""Compare models that complete short messages: bits per character, next words, keystrokes saved, rests, ROUGE, time, size.
+
+    python evaluate_autocomplete.py --text tweets.csv --models lstm=runs/lstm generator=runs/generator
+    python evaluate_autocomplete.py --text tweets.csv --models smollm2=smollm2 tuned=runs/tuned    # adds these two rows
+    python evaluate_autocomplete.py --text tweets.csv --test others.csv --models lstm=runs/lstm    # judged on other messages
+
+--text is what the models were trained on: they are judged on its test part, and a constant answer and n-grams, learned from its
+training part, stand beside them. Without it the built-in writer's sentences take its place. The messages are taken in the order
+of their hashes, so the first 500 are the same for every model. Each row is kept in results/autocomplete/<row>.json as it is
+measured, so that an interrupted evaluation goes on, and a later one adds rows; evaluation.json and .md there hold the figures.
+"""
+
+from support.errors import InputError, one_line_errors
+
+import argparse
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from data.messages import clean_messages, ends_of, learn_tokenizer, read_messages, split_messages, story_sentences
+from decoding.words import NextWords
+from lstm import MODEL_TYPE, load_lstm_lm, new_cache
+from models.loading import Loaded, find_model, load_model, revision
+from models.ngram import NGram, Recent, WordNGram
+from studies.completion import BEAMS, CAP, CHIPS, Rest, Words, example, key_seconds, rests, surprises, typed, write_rest
+from studies.completion_figures import PAIRED, along, calibration, coverage, difference, figures
+from studies.completion_table import table
+from support.files import check_writable, write_text
+from support.flags import COUNT, DTYPES, Parser, add_results_flag, number, some_path
+from support.results import read_json, run_facts, set_aside, write_json
+
+from torch import nn
+from tqdm import tqdm
+
+LARGE = 50_000_000  # parameters: such a model writes on fewer messages
+TIMED = 20  # messages
+SAVE_EVERY = 30  # seconds
+ORDER, WORD_ORDER = 5, 4  # of the n-grams over tokens and over words
+VOCABULARY = 8192  # tokens of the n-gram's tokenizer: as train_autocomplete.py learns it from the same messages
+SENTENCES = 20_000  # of the built-in writer
+
+
+class Row(NamedTuple):
+    """One line of the comparison, ready to be measured. `model` and `next_words` are None where nothing has a probability."""
+
+    words: Words
+    write: Callable[[str], Rest]
+    parameters: int
+    bytes: int
+    model: nn.Module | None = None
+    next_words: NextWords | None = None
+
+
+class Data(NamedTuple):
+    """What is learned from and what is judged on; both cleaned."""
+
+    train: list[str]
+    test: list[str]  # by hash
+    keep_case: bool
+
+
+# ------------------------------------------------------------------------------------------------ rows
+
+
+def constant(data: Data) -> Row:
+    """The answer of one who knows nothing of the context: the most frequent words, always."""
+    words = WordNGram(data.train, order=1)
+    text = " ".join(word for word, _ in words.find(words.contexts([""]), [""], 7)[0])
+    return Row(words, lambda context: Rest(text, True, [text]), 0, 0)
+
+
+def ngram(data: Data) -> Row:
+    """Kneser-Ney over the tokens that train_autocomplete.py learns for bits and rests, over words for next words."""
+    tokenizer = learn_tokenizer(data.train, VOCABULARY)
+    bos_id, eos_id = ends_of(tokenizer)
+    encoded = tokenizer.backend_tokenizer.encode_batch(data.train, add_special_tokens=False)
+    model = NGram(([bos_id, *text.ids, eos_id] for text in encoded), len(tokenizer), ORDER)
+    next_words, words = NextWords(model, tokenizer, bos_id, eos_id, Recent), WordNGram(data.train, WORD_ORDER)
+    grams, size = map(sum, zip(model.counts.size(), words.counts.size(), strict=True))
+    return Row(words, partial(write_rest, model, next_words), grams, size, model, next_words)
+
+
+def is_lstm(place: Path) -> bool:
+    config = place / "config.json"
+    return config.is_file() and json.loads(config.read_text("utf-8")).get("model_type") == MODEL_TYPE
+
+
+def opened_lstm(place: Path, device: str) -> Loaded:
+    tokenizer, model, _, eos_id = load_lstm_lm(place, device)
+    return Loaded(model, tokenizer, frozenset([eos_id]), {"parameters": sum(weight.numel() for weight in model.parameters())})
+
+
+def trained(name: str, device: str, dtype: str) -> Row:
+    """A model that was trained, by its name, folder or file."""
+    place = find_model(name)
+    loaded = load_model(name, device, dtype) if not is_lstm(place) else opened_lstm(place, device)
+    next_words = NextWords(loaded.model, loaded.tokenizer, *ends_of(loaded.tokenizer), partial(new_cache, loaded.model))
+    size = sum(path.stat().st_size for path in (place.glob("*.safetensors") if place.is_dir() else [place]))
+    return Row(next_words, partial(write_rest, loaded.model, next_words), loaded.identity["parameters"], size, loaded.model,
+               next_words)
+
+
+# ------------------------------------------------------------------------------------------------ measuring
+
+
+class RowFile:
+    """The records of one row, in a file of their own that is written as they come."""
+
+    def __init__(self, path: Path, header: dict) -> None:
+        """A file of other weights, messages or settings is kept aside."""
+        self.path, self.saved = path, time.monotonic()
+        old = read_json(path) if path.exists() else {}
+        if old and {key: old.get(key) for key in header} != header:
+            set_aside(path, "is of another model, or other messages")
+            old = {}
+        self.content = {**header, "columns": {}, **old}
+
+    def save(self) -> None:
+        write_text(self.path, json.dumps(self.content, ensure_ascii=False) + "\n")
+        self.saved = time.monotonic()
+
+    def fill(self, column: str, messages: list[str], measure: Callable[[list[str]], list], at_once: int) -> None:
+        """Measure the messages that a column has no records of yet, `at_once` at a time."""
+        records = self.content["columns"].setdefault(column, [])
+        with tqdm(total=len(messages), initial=min(len(records), len(messages)), desc=f"{self.path.stem}, {column}",
+                  unit="message", disable=None) as bar:
+            try:
+                while len(records) < len(messages):
+                    part = messages[len(records):len(records) + at_once]
+                    records += measure(part)
+                    bar.update(len(part))
+                    if time.monotonic() - self.saved > SAVE_EVERY:
+                        self.save()
+            finally:
+                self.save()
+
+
+def measure(file: RowFile, row: Row, data: Data, num_typed: int, sample: str) -> None:
+    """Everything that a row's file lacks."""
+    content, at_once = file.content, 4 if is_large(row) else 32
+    content |= {"parameters": row.parameters, "bytes": row.bytes}
+    if row.next_words:
+        content["vocabulary"] = hashlib.sha256(row.next_words.tokenizer.to_str().encode()).hexdigest()[:16]
+        file.fill("surprises", data.test, partial(surprises, row.model, row.next_words), 8 * at_once)
+    file.fill("typed", data.test[:num_typed], partial(typed, row.words), at_once)
+    file.fill("rests", data.test[:num_typed], lambda messages: rests(row.write, messages, data.keep_case), at_once)
+    if "key_seconds" not in content:
+        content["key_seconds"] = sorted(seconds for message in data.test[:TIMED] for seconds in key_seconds(row.words, message))
+    if content.get("example", {}).get("text") != sample:
+        content["example"] = {"text": sample, "keys": example(row.words, sample)}
+    file.save()
+
+
+def is_large(row: Row) -> bool:
+    return isinstance(row.words, NextWords) and row.parameters > LARGE
+
+
+# ------------------------------------------------------------------------------------------------ the figures
+
+
+def summary_of(content: dict, data: Data) -> dict:
+    """A row's figures, of its records."""
+    columns, seconds = content["columns"], content["key_seconds"]
+    return {"model": content["model"], "parameters": content["parameters"], "bytes": content["bytes"],
+            "vocabulary": content.get("vocabulary"), "messages": {name: len(records) for name, records in columns.items()},
+            "figures": figures(data.test, columns), "calibration": calibration(columns), "coverage": coverage(columns),
+            "along": along(data.test, columns) if "surprises" in columns else None, "example": content["example"],
+            "key_ms": {f"p{share}": 1000 * seconds[round(share / 100 * (len(seconds) - 1))] for share in (50, 95)}}  # fmt: skip
+
+
+def pairs_of(contents: dict[str, dict], data: Data) -> Iterator[dict]:
+    """Every figure of PAIRED for every two rows, the later minus the earlier, on the messages that both were measured on."""
+    names = list(contents)
+    for i, one in enumerate(names):
+        for other in names[:i]:
+            for figure in PAIRED:
+                found = difference(figure, data.test, contents[one]["columns"], contents[other]["columns"])
+                if found:
+                    yield {"figure": figure, "row": one, "minus": other, **found}
+
+
+# ------------------------------------------------------------------------------------------------ the command
+
+
+def hash_of(messages: list[str]) -> str:
+    return hashlib.sha256("\n".join(messages).encode()).hexdigest()[:16]
+
+
+def read_data(text: Path | None, test: Path | None, keep_case: bool, limit: int | None) -> Data:
+    """The messages, those to judge on by the hash of their text. Raises InputError where there are none."""
+    raw = list(story_sentences(SENTENCES, seed=0)) if text is None else read_messages(text)
+    messages = split_messages(raw, keep_case)
+    judged = messages.test
+    if test:
+        learned = {message.casefold() for message in (*messages.train, *messages.validation)}
+        judged = [message for message in clean_messages(read_messages(test), keep_case)[0] if message.casefold() not in learned]
+        if not judged:
+            raise InputError(f"{test} holds no message that is not in the training part of --text")
+    judged = sorted(judged, key=lambda message: hashlib.sha256(message.encode()).digest())
+    return Data(messages.train, judged[:limit], keep_case)
+
+
+def named(text: str) -> tuple[str, str]:
+    """An argparse type: NAME=MODEL."""
+    name, equals, model = text.partition("=")
+    if not re.fullmatch(r"[\w.-]+", name) or not equals or not model.strip():
+        raise argparse.ArgumentTypeError(f"must be NAME=MODEL, as lstm=runs/lstm, not {text!r}")
+    if name in ("constant", "n-gram", "evaluation"):
+        raise argparse.ArgumentTypeError(f"{name} is taken: choose another name")
+    return name, model
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = Parser(__doc__)
+    parser.add_argument("--models", type=named, nargs="+", default=[], metavar="NAME=MODEL",
+                        help="a row and its model: a folder, a .gguf file, smollm2 or any name on the Hugging Face hub")
+    parser.add_argument("--text", type=some_path, metavar="FILE",
+                        help="what the models were trained on: Sentiment140's .csv or its .zip, or a text with a message a line")
+    parser.add_argument("--test", type=some_path, metavar="FILE",
+                        help="judge on all messages of this file instead, less those in the training part of --text")
+    parser.add_argument("--keep-case", action="store_true", help="as in train_autocomplete.py")
+    parser.add_argument("--num-messages", type=number(COUNT), metavar="N", help="judge on this many messages only")
+    parser.add_argument("--num-typed", type=number(COUNT), default=2000, metavar="N",
+                        help="messages that are typed and completed (default: %(default)s)")
+    parser.add_argument("--num-typed-large", type=number(COUNT), default=500, metavar="N",
+                        help=f"the same for models of more than {LARGE // 10**6} million parameters (default: %(default)s)")
+    parser.add_argument("--example", default="happy birthday i hope you have a great day", metavar="TEXT",
+                        help="a message that is shown letter by letter (default: %(default)s)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, ... (default: %(default)s)")
+    parser.add_argument("--dtype", default="float32", choices=DTYPES, help="(default: %(default)s)")
+    add_results_flag(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    with one_line_errors():
+        args = parse_arguments()
+        folder = args.results / "autocomplete"
+        check_writable(folder)
+        data = read_data(args.text, args.test, args.keep_case, args.num_messages)
+        learned = {"name": "learned from the training part", "revision": hash_of(data.train)}
+        rows = {"constant": (learned, partial(constant, data)), "n-gram": (learned, partial(ngram, data))}
+        for name, model in args.models:
+            place = find_model(model)
+            rows[name] = ({"name": place.name, "revision": revision(place), "dtype": args.dtype},
+                          partial(trained, model, args.device, args.dtype))  # fmt: skip
+        facts = {"messages": hash_of(data.test), "keep_case": data.keep_case, "chips": CHIPS, "beams": BEAMS, "cap": CAP}
+        for name, (identity, opened) in rows.items():
+            file, row = RowFile(folder / f"{name}.json", {"row": name, "model": identity, **facts}), opened()
+            file.content |= run_facts(args.device, args.dtype)
+            measure(file, row, data, args.num_typed_large if is_large(row) else args.num_typed, args.example)
+        others = sorted(path.stem for path in folder.glob("*.json") if path.stem not in {*rows, "evaluation"})
+        contents = {name: read_json(folder / f"{name}.json") for name in (*rows, *others)}
+        contents = {name: content for name, content in contents.items() if facts.items() <= content.items()}
+        summary = {**run_facts(args.device, args.dtype), **facts, "num_messages": len(data.test),
+                   "num_words": sum(len(message.split()) for message in data.test),
+                   "num_characters": sum(map(len, data.test)),
+                   "rows": {name: summary_of(content, data) for name, content in contents.items()},
+                   "pairs": list(pairs_of(contents, data))}  # fmt: skip
+        write_json(folder / "evaluation.json", summary)
+        write_text(folder / "evaluation.md", table(summary))
+        print(table(summary))
+
+
+if __name__ == "__main__":
+    main()
