@@ -220,7 +220,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--models", type=named, nargs="+", default=[], metavar="NAME=MODEL",
                         help="a row and its model: a folder, a .gguf file, smollm2 or any name on the Hugging Face hub")
     parser.add_argument("--text", type=some_path, metavar="FILE",
-                        help="what the models were trained on: Sentiment140's .csv or its .zip, or a text with a message a line")
+                        help="what the models were trained on: Sentiment140's .csv or its .zip, or a message a line")
     parser.add_argument("--test", type=some_path, metavar="FILE",
                         help="judge on all messages of this file instead, less those in the training part of --text")
     parser.add_argument("--keep-case", action="store_true", help="as in train_autocomplete.py")
