@@ -17,7 +17,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -43,6 +43,11 @@ SAVE_EVERY = 30  # seconds
 ORDER, WORD_ORDER = 5, 4  # of the n-grams over tokens and over words
 VOCABULARY = 8192  # tokens of the n-gram's tokenizer: as train_autocomplete.py learns it from the same messages
 SENTENCES = 20_000  # of the built-in writer
+
+
+def hash_of(texts: Iterable[str]) -> str:
+    """What tells these texts from others, whatever their order."""
+    return hashlib.sha256("\n".join(sorted(texts)).encode()).hexdigest()[:16]
 
 
 class Row(NamedTuple):
@@ -145,7 +150,7 @@ def measure(file: RowFile, row: Row, data: Data, num_typed: int, sample: str) ->
     content, at_once = file.content, 4 if is_large(row) else 32
     content |= {"parameters": row.parameters, "bytes": row.bytes}
     if row.next_words:
-        content["vocabulary"] = hashlib.sha256(row.next_words.tokenizer.to_str().encode()).hexdigest()[:16]
+        content["vocabulary"] = hash_of([f"{token} {text}" for text, token in row.next_words.tokenizer.get_vocab().items()])
         file.fill("surprises", data.test, partial(surprises, row.model, row.next_words), 8 * at_once)
     file.fill("typed", data.test[:num_typed], partial(typed, row.words), at_once)
     file.fill("rests", data.test[:num_typed], lambda messages: rests(row.write, messages, data.keep_case), at_once)
@@ -185,10 +190,6 @@ def pairs_of(contents: dict[str, dict], data: Data) -> Iterator[dict]:
 
 
 # ------------------------------------------------------------------------------------------------ the command
-
-
-def hash_of(messages: list[str]) -> str:
-    return hashlib.sha256("\n".join(messages).encode()).hexdigest()[:16]
 
 
 def read_data(text: Path | None, test: Path | None, keep_case: bool, limit: int | None) -> Data:

@@ -34,8 +34,8 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-BATCH = 16  # sequences that one word reads in a round
-ROUNDS = 6
+BATCH = 8  # sequences that one word reads in a round
+ROUNDS = 8
 DEPTH = 12  # tokens of the longest spelling
 SHORT = 0.01  # of the probability of all words that begin as typed: sequences shorter than the typed letters may be left unread
 ROWS = 256  # that the model reads at once
@@ -52,7 +52,7 @@ def backend(tokenizer: "Tokenizer | PreTrainedTokenizerBase") -> Tokenizer:
 
 
 def token_bytes(tokenizer: Tokenizer) -> dict[int, bytes]:
-    """The bytes that each token stands for, without the special ones.
+    """The bytes that each token stands for, without the special ones and the unknown one.
 
     Byte-level tokens are written in letters that stand for bytes, "Ġ" for a blank; SentencePiece's have "▁" for a blank and
     "<0xF0>" for a byte; those of characters or words are their own text.
@@ -60,7 +60,8 @@ def token_bytes(tokenizer: Tokenizer) -> dict[int, bytes]:
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
     special = {token for token, added in tokenizer.get_added_tokens_decoder().items() if added.special}
-    texts = {token: text for text, token in tokenizer.get_vocab().items() if token not in special}
+    unknown = getattr(tokenizer.model, "unk_token", None)
+    texts = {token: text for text, token in tokenizer.get_vocab().items() if token not in special and text != unknown}
     if "ByteLevel" in json.dumps(json.loads(tokenizer.to_str())["decoder"]):
         byte_of = {letter: byte for byte, letter in bytes_to_unicode().items()}
         return {token: bytes(byte_of[letter] for letter in text) if set(text) <= byte_of.keys() else text.encode()

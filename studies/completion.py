@@ -63,8 +63,16 @@ def token_nats(model: nn.Module, texts: list[list[int]], eos_id: int) -> list[tu
 
 def surprises(model: nn.Module, next_words: NextWords, messages: list[str]) -> list[dict]:
     """Per message: nats of each word and of the end, the number of tokens, and `ends`: whether the end was the likeliest token
-    where it came (0 or 1), and behind how many words it was where it did not come."""
+    where it came (0 or 1), and behind how many words it was where it did not come.
+
+    Raises InputError for a message that the model's tokenizer cannot write, or its context not hold: what is lost costs no
+    bits.
+    """
     texts = [[*next_words.ids(message), next_words.eos_id] for message in messages]
+    for message, ids in zip(messages, texts, strict=True):
+        if next_words.tokenizer.decode(ids).split() != message.split():
+            raise InputError(f"the model cannot read {message!r} without loss: it has unknown words or a short context, and "
+                             "its bits per character would be no measure")
     records = []
     for ids, (nats, ends) in zip(texts, token_nats(model, texts, next_words.eos_id), strict=True):
         starts = next_words.vocabulary.starts(ids)  # places in ids; the nats of ids[i] are nats[i - 1]
