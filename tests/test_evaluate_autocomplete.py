@@ -18,13 +18,16 @@ FEW = ("--num-messages", "3", "--num-typed", "2", "--example", "the fox ran")
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """A file of messages and the folder of an LSTM on its tokens, with random weights."""
+    """A file of messages and the folder of an LSTM on its tokens, with random weights; large ones, so that it is sure."""
     folder = tmp_path_factory.mktemp("autocomplete")
     messages = list(islice(story_sentences(200, seed=1), 200))
     (folder / "messages.txt").write_text("\n".join(messages), "utf-8")
     tokenizer = learn_tokenizer(split_messages(read_messages(folder / "messages.txt")).train, 8192)
     torch.manual_seed(0)
-    LSTMLM(LSTMConfig(len(tokenizer), 8, 12, 1, 0, 2), tokenizer).save_checkpoint(folder / "lstm")
+    model = LSTMLM(LSTMConfig(len(tokenizer), 8, 12, 1, 0, 2), tokenizer)
+    with torch.no_grad():
+        model.embed_tokens.weight.mul_(20)
+    model.save_checkpoint(folder / "lstm")
     return folder
 
 
