@@ -65,7 +65,8 @@ class Data(NamedTuple):
     """What is learned from and what is judged on; both cleaned."""
 
     train: list[str]
-    test: list[str]  # by hash
+    test: list[str]  # by hash, the first of those in the file
+    identity: str  # of all messages to judge on
     keep_case: bool
 
 
@@ -203,7 +204,7 @@ def read_data(text: Path | None, test: Path | None, keep_case: bool, limit: int 
         if not judged:
             raise InputError(f"{test} holds no message that is not in the training part of --text")
     judged = sorted(judged, key=lambda message: hashlib.sha256(message.encode()).digest())
-    return Data(messages.train, judged[:limit], keep_case)
+    return Data(messages.train, judged[:limit], hash_of(judged), keep_case)
 
 
 def named(text: str) -> tuple[str, str]:
@@ -226,7 +227,7 @@ def parse_arguments() -> argparse.Namespace:
                         help="judge on all messages of this file instead, less those in the training part of --text")
     parser.add_argument("--keep-case", action="store_true", help="as in train_autocomplete.py")
     parser.add_argument("--num-messages", type=number(COUNT), metavar="N", help="judge on this many messages only")
-    parser.add_argument("--num-typed", type=number(COUNT), default=2000, metavar="N",
+    parser.add_argument("--num-typed", type=number(COUNT), default=4000, metavar="N",
                         help="messages that are typed and completed (default: %(default)s)")
     parser.add_argument("--num-typed-large", type=number(COUNT), default=500, metavar="N",
                         help=f"the same for models of more than {LARGE // 10**6} million parameters (default: %(default)s)")
@@ -250,7 +251,7 @@ def main() -> None:
             place = find_model(model)
             rows[name] = ({"name": place.name, "revision": revision(place), "dtype": args.dtype},
                           partial(trained, model, args.device, args.dtype))  # fmt: skip
-        facts = {"messages": hash_of(data.test), "keep_case": data.keep_case, "chips": CHIPS, "beams": BEAMS, "cap": CAP}
+        facts = {"messages": data.identity, "keep_case": data.keep_case, "chips": CHIPS, "beams": BEAMS, "cap": CAP}
         for name, (identity, opened) in rows.items():
             file, row = RowFile(folder / f"{name}.json", {"row": name, "model": identity, **facts}), opened()
             file.content |= run_facts(args.device, args.dtype)

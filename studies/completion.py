@@ -142,14 +142,15 @@ def interactive(source: Words) -> Callable[[str, int], list[tuple[str, float]]]:
 
 
 def example(source: Words, message: str) -> list[dict]:
-    """A message as the ideal user types it: at each key the text so far, the chips, and the one that is taken, if any."""
+    """A message as the ideal user types it, key by key: the text before the key, the chips, and the chip that the key takes,
+    None where it is a letter, or the blank behind a word."""
     words, offer, steps = message.split(), interactive(source), []
     for j, word in enumerate(words):
-        for letters in range(len(word) + 1):
+        for letters in range(len(word) + (j + 1 < len(words))):
             text = " ".join([*words[:j], word[:letters]])
             chips = [chip for chip, _ in offer(text, CHIPS)]
-            taken = word in chips
-            steps.append({"text": text, "chips": chips, "taken": word if taken else None})
+            taken = word if word in chips and letters < len(word) else None
+            steps.append({"text": text, "chips": chips, "taken": taken})
             if taken:
                 break
     return steps

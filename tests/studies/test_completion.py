@@ -137,11 +137,12 @@ def test_an_unknown_word_is_never_right():
     assert record["keys"][0] == len("zebras ") and record["keys"][2] == len("zebras")
 
 
-def test_the_example_shows_each_key_until_the_word_is_taken():
-    chips = Chips({("", "g"): ["go", "get", "good"]})
-    steps = example(chips, "go to")
-    assert [step["text"] for step in steps] == ["", "g", "go ", "go t", "go to"]
-    assert [step["taken"] for step in steps] == [None, "go", None, None, None]
+def test_the_example_is_what_the_ideal_user_does_key_by_key(ngram):
+    """By hand: "g", then the chip "go" with its blank, "t" and "o"."""
+    steps = example(Chips({("", "g"): ["go", "get", "good"]}), "go to")
+    assert [(step["text"], step["taken"]) for step in steps] == [("", None), ("g", "go"), ("go ", None), ("go t", None)]
+    for message in MESSAGES:
+        assert len(example(ngram, message)) == sum(typed(ngram, [message])[0]["keys"])
 
 
 def test_every_key_has_a_time(lstm):
