@@ -9,7 +9,7 @@
 In the conversation /help lists the commands; quit, /quit or Ctrl-D ends it, Ctrl-C stops an answer.
 """
 
-from support.errors import InputError, first_line, one_line_errors
+from support.errors import InputError, first_line, one_line_errors, report
 
 import argparse
 import copy
@@ -19,39 +19,43 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Generator
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common import answer, context_of, step
+from common import answer, step
 from data.corpus.documents import JSON_MACHINE, STORYTELLER
-from models.chatml import CHAT_TEMPLATE, Message, conversation_ids
+from models.cache import growing_cache
+from models.chatml import PLAIN_TEMPLATE, Message, conversation_ids, template_of
+from models.limits import check_known, context_of
 from models.loading import Loaded, load_model
+from models.rotary import keys_hold
 from strategies import continue_ids
 from support.files import write_text
 from support.flags import RULES, Parser, add_model_flags, checked, flag, number
-from support.terminal import Interrupts, lines
+from support.streams import visible
+from support.terminal import Interrupts, lines, note, show
+from support.wrapping import wrapped
 
 import torch
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
     from transformers import PreTrainedTokenizerBase
 
-SYSTEMS = {"story": STORYTELLER, "json": JSON_MACHINE}
+SYSTEMS = {"story": STORYTELLER, "json": JSON_MACHINE, "none": ""}
 STRATEGIES = {  # which settings each one reads
     "greedy": (),
     "sampling": ("temperature", "top_k"),
     "nucleus": ("temperature", "top_p", "top_k"),
     "beam": ("num_beams", "length_penalty"),
 }
-SHARED = ("seed", "max_new_tokens")  # settings that hold for every strategy
-DEFAULTS = {"temperature": 0.8, "top_p": 0.95, "top_k": 0, "num_beams": 4, "length_penalty": 1.0, "seed": None,
-            "max_new_tokens": 1000}
+SHARED = ("no_repeat_ngram_size", "seed", "max_new_tokens")  # settings that hold for every strategy
+DEFAULTS = {"temperature": 0.8, "top_p": 0.95, "top_k": 0, "num_beams": 4, "length_penalty": 1.0,
+            "no_repeat_ngram_size": 0, "seed": None, "max_new_tokens": 1000}
 HELP = """\
-/system story | json | TEXT   who answers; starts over
+/system story|json|none|TEXT  who answers, none for nobody in particular; starts over
 /strategy NAME                greedy, sampling, nucleus or beam
-/temperature, /top-p, /top-k, /num-beams, /length-penalty, /seed, /max-new-tokens VALUE
+/temperature, /top-p, /top-k, /num-beams, /length-penalty, /no-repeat-ngram-size,
+/seed, /max-new-tokens VALUE
 /stats                        a line of figures after each answer, on or off
 /settings                     the settings in use
 /retry                        another answer to the last message
@@ -60,7 +64,6 @@ HELP = """\
 /quit, quit, Ctrl-D           the end; Ctrl-C stops an answer
 Anything else is a message; to begin one with /, put a space before it."""
 BYTE_TOKEN = re.compile("<0x[0-9A-F]{2}>")
-CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 Turn = tuple[Message, Message]  # the user's message and the assistant's
 
@@ -97,31 +100,29 @@ class Conversation:
 
     def __init__(self, loaded: Loaded, system: str) -> None:
         self.loaded, self.context = loaded, context_of(loaded.model)
-        self.template = loaded.tokenizer.chat_template or CHAT_TEMPLATE
+        self.template = template_of(loaded.tokenizer)
         self.begin(system)
 
     def begin(self, system: str) -> None:
-        """Start over with `system` as the system message."""
+        """Start over with `system` as the system message; "" is none, and leaves what a chat template says by itself."""
         self.system = Message("system", system)
         self.turns: list[Turn] = []
         self.forget()
 
     def forget(self) -> None:
         """Drop the cache: the next answer reads the whole conversation again."""
-        from transformers import DynamicCache
-
-        self.cache = DynamicCache()
+        self.cache = growing_cache(self.loaded.model.config)
         self.read: list[int] = []  # the ids whose keys and values the cache holds
 
     def messages(self, turns: list[Turn]) -> list[Message]:
-        """The system message, then the messages of the turns."""
-        return [self.system, *(message for turn in turns for message in turn)]
+        """The system message, if there is one, then the messages of the turns."""
+        return [*[self.system] * bool(self.system.content), *(message for turn in turns for message in turn)]
 
     def fitted(self, turns: list[Turn], user: Message, room: int) -> tuple[list[int], list[Turn]]:
         """The ids of a conversation of `turns` and the user's message, and the turns that are in it.
 
         The oldest turns are left out until `room` tokens are left for an answer. Raises InputError when the message alone
-        leaves none.
+        leaves none, and for a token that the model does not know.
         """
         while True:
             ids = conversation_ids(self.loaded.tokenizer, [*self.messages(turns), user], self.template)
@@ -130,18 +131,20 @@ class Conversation:
             turns = turns[1:]
         if len(ids) >= self.context:
             raise InputError(f"with the message there are {len(ids)} tokens; the model's context is {self.context}")
+        check_known(ids, self.loaded.model, self.loaded.tokenizer.convert_ids_to_tokens)
         return ids, turns
 
     def read_ids(self, ids: list[int]) -> None:
-        """Bring the cache to hold exactly `ids`; only what is new is computed."""
+        """Bring the cache to hold exactly `ids`; only what is new is computed, unless nothing read before holds any longer."""
         known = next((i for i, (old, new) in enumerate(zip(self.read, ids, strict=False)) if old != new),
                      min(len(self.read), len(ids)))
+        known = known if keys_hold(self.loaded.model.config, known, len(ids)) else 0
         cache = self.cache
         self.forget()  # an interrupt in the middle leaves nothing half read
         cache.crop(known - cache.get_seq_length())  # a number of at most 0 is how many tokens to cut off
         if known < len(ids):
             step(self.loaded.model, torch.tensor([ids[known:]]), cache)
-        self.cache, self.read = cache, ids
+        self.cache, self.read = cache, ids[:cache.get_seq_length()]  # none of a model that keeps nothing
 
     def reply(self, turns: list[Turn], user: Message, ids: list[int], watch: Callable[..., object],
               **settings: float) -> Generator[str]:
@@ -204,7 +207,7 @@ class Chat:
         if name == "/help":
             print(HELP, flush=True)
         elif name == "/settings":
-            print(self.described(), flush=True)
+            print(visible(self.described()), flush=True)
         elif name == "/clear":
             self.conversation.begin(self.conversation.system.content)
         elif name == "/stats":
@@ -215,7 +218,7 @@ class Chat:
             self.save(value)
         elif name == "/system":
             if not value:
-                raise InputError("/system needs a text, story or json")
+                raise InputError("/system needs a text, story, json or none")
             self.conversation.begin(SYSTEMS.get(value, value))
         elif name == "/strategy":
             if value not in STRATEGIES:
@@ -237,7 +240,7 @@ class Chat:
 
     def described(self) -> str:
         """The settings in use, one a line."""
-        lines = [f"system: {self.conversation.system.content}", f"strategy: {self.strategy}"]
+        lines = [f"system: {self.conversation.system.content or 'none'}", f"strategy: {self.strategy}"]
         for name in (*STRATEGIES[self.strategy], *SHARED):
             value = self.settings[name]
             lines.append(f"{flag(name)[2:]}: {'a new one for each answer' if value is None else value}")
@@ -293,7 +296,7 @@ class Chat:
 
     def settings_of_next_answer(self) -> dict[str, float]:
         """The settings of the strategy in use, as `continue_ids` takes them; with a seed, another one for each answer."""
-        settings = {name: self.settings[name] for name in STRATEGIES[self.strategy]}
+        settings = {name: self.settings[name] for name in (*STRATEGIES[self.strategy], "no_repeat_ngram_size")}
         if self.strategy in ("greedy", "beam"):
             settings["temperature"] = 0  # one beam is greedy
         elif self.settings["seed"] is not None:
@@ -301,25 +304,16 @@ class Chat:
         return settings
 
 
-def note(text: str) -> None:
-    """Tell the user something that is not part of an answer."""
-    print(f"[{text}]", file=sys.stderr)
-
-
-def show(pieces: Generator[str], bar: "tqdm") -> float | None:
-    """Print an answer's pieces as they come; returns the time.perf_counter() at which the first one came."""
-    first = None
-    terminal = sys.stdout and sys.stdout.isatty()  # a closed stdout is None
-    with closing(pieces):
-        try:
-            for piece in pieces:
-                first = first or time.perf_counter()
-                bar.clear()
-                print(CONTROL_CHARACTERS.sub("\ufffd", piece) if terminal else piece, end="", flush=True)
-        finally:
-            if first:
-                print(flush=True)
-    return first
+def welcome(loaded: Loaded, shipped: bool) -> str:
+    """What the model at hand can do, and what to try: `shipped` is the checkpoint that comes with the project."""
+    if shipped:
+        can = ('it tells stories, and writes transfers as JSON. Try "Tell me a story about a brave fox."; or /system json, '
+               'then "Transfer 100 rubles and 50 kopeck to Mike".')
+    elif template_of(loaded.tokenizer) == PLAIN_TEMPLATE:
+        can = "a base model. It answers no questions, but goes on with what you write."
+    else:
+        can = "a chat model. Ask it anything; it answers as its system message says, which /system TEXT changes."
+    return f"{loaded.identity['name']}, {loaded.identity['parameters']:,} parameters: {can}\n/help lists the commands."
 
 
 def converse(chat: Chat, at_terminal: bool) -> bool:
@@ -332,7 +326,7 @@ def converse(chat: Chat, at_terminal: bool) -> bool:
             if not chat.handle(line.rstrip("\n")):
                 break
         except (InputError, RuntimeError) as error:  # RuntimeError: torch's, for too little memory
-            print(f"error: {first_line(error)}", file=sys.stderr)
+            report(f"error: {first_line(error)}")
             met = False
         except KeyboardInterrupt:
             if not at_terminal:
@@ -344,8 +338,9 @@ def parse_arguments() -> argparse.Namespace:
     """The flags: the model, who answers, the strategy and its settings."""
     parser = Parser(__doc__)
     add_model_flags(parser)
-    parser.add_argument("--system", default="story", metavar="TEXT",
-                        help="story, json, or a text of your own (default: %(default)s)")
+    parser.add_argument("--system", metavar="TEXT",
+                        help="story, json, none, or a text of your own (default: story; none for a model that only continues "
+                             "texts)")
     parser.add_argument("--strategy", choices=STRATEGIES, default="nucleus", help="(default: %(default)s)")
     for name, default in DEFAULTS.items():
         parser.add_argument(flag(name), type=number(RULES[name]), default=default, metavar="N",
@@ -359,23 +354,25 @@ def parse_arguments() -> argparse.Namespace:
     return args
 
 
+def default_system(loaded: Loaded) -> str:
+    """Who answers if the user does not say: for a base model nobody, since it would only continue that text, too."""
+    return "none" if template_of(loaded.tokenizer) == PLAIN_TEMPLATE else "story"
+
+
 def main() -> None:
     """Answer the message of --once, or hold a conversation. Exit code 2 if anything asked for from a pipe failed."""
     with one_line_errors():
         args = parse_arguments()
-        streams = [stream for stream in (sys.stdin, sys.stdout, sys.stderr) if stream]
-        for stream in streams:
-            stream.reconfigure(errors="replace")  # a terminal or a pipe that is not UTF-8 must not end the conversation
-        loaded = load_model(args.model, args.device, args.dtype, args.engine)
+        loaded = load_model(args.model, args.device, args.dtype, args.engine, args.adapter)
         settings = {name: getattr(args, name) for name in DEFAULTS}
-        chat = Chat(loaded, args.system, args.strategy, settings, args.stats)
+        system = args.system if args.system is not None else default_system(loaded)
+        chat = Chat(loaded, system, args.strategy, settings, args.stats)
         if args.once is not None:
             chat.ask(args.once.strip())
             return
-        at_terminal = len(streams) == 3 and sys.stdin.isatty() and sys.stdout.isatty()
+        at_terminal = sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()  # a closed stdin is None
         if at_terminal:
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the terminal must get its echo back
-            print(f"{loaded.identity['name']}, {loaded.identity['parameters']:,} parameters. /help lists the commands.")
+            print(wrapped(welcome(loaded, args.model == "generator"), sys.stdout))
         if not converse(chat, at_terminal) and not at_terminal:
             sys.exit(2)
 

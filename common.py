@@ -9,7 +9,7 @@ All rows of a batch continue the same prompt, so they always have the same lengt
 mask. "Select these rows" is the only operation on the cache: it spreads, drops and reorders them.
 """
 
-from support.errors import InputError, one_line_errors
+from support.errors import InputError, one_line_errors, report
 
 import argparse
 import hashlib
@@ -24,10 +24,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from data.corpus.documents import JSON_MACHINE, STORYTELLER
 from data.corpus.judging import judge_json
+from decoding.no_repeat_ngram import ban_repeats
 from decoding.numbers import checked_logits
 from models.cache import growing_cache
-from models.chatml import CHAT_TEMPLATE, IM_START, Message, chatml, check_unicode, conversation_ids
+from models.chatml import chatml, check_unicode, request_ids
+from models.limits import check_known, context_of
 from models.loading import Loaded, load_model
+from models.rotary import keys_hold
 from support.flags import COUNT, RULES, Parser, add_model_flags, add_results_flag, flag, number
 from support.results import TaskResults, model_folder, print_result, run_facts, shorten
 
@@ -48,25 +51,25 @@ RIGHT_JSON = '{"contractor": "Mike", "sum": 100.50, "currency": "RUB"}'
 
 
 def prompt_ids(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> Tensor:
-    """A prompt's ids (1, T): a name in PROMPTS, ChatML text as it stands, or a user's text, which gets wrapped.
+    """A prompt's ids (1, T): a name in PROMPTS, ChatML text, or a user's text, each as the model wants it (`request_ids`).
 
     Raises InputError for an empty prompt and for one that is not valid text.
     """
     if not prompt.strip():
         raise InputError("the prompt is empty")
     check_unicode("prompt", prompt)
-    text = PROMPTS.get(prompt, prompt)
-    if IM_START in text:
-        return torch.tensor([tokenizer.encode(text, add_special_tokens=False)])
-    messages = [Message("system", STORYTELLER), Message("user", text)]
-    return torch.tensor([conversation_ids(tokenizer, messages, CHAT_TEMPLATE)])
+    return torch.tensor([request_ids(tokenizer, PROMPTS.get(prompt, prompt), STORYTELLER)])
 
 
 def checked_ids(loaded: Loaded, prompt: str) -> Tensor:
-    """A prompt's ids (1, T). Raises InputError when they do not fit into the model's context."""
+    """A prompt's ids (1, T), an exercise's cut to the context. Raises InputError for unknown tokens and too long a text."""
     ids, context = prompt_ids(loaded.tokenizer, prompt), context_of(loaded.model)
+    check_known(ids[0].tolist(), loaded.model, loaded.tokenizer.convert_ids_to_tokens)
+    if ids.shape[1] > context and prompt not in PROMPTS:
+        raise InputError(f"the prompt has {ids.shape[1]} tokens, more than the model's context of {context}: shorten it")
     if ids.shape[1] > context:
-        raise InputError(f"the prompt has {ids.shape[1]} tokens, more than the model's context of {context}")
+        report(f"of the {ids.shape[1]} tokens of the prompt {prompt} the model's context holds the last {context}")
+        return ids[:, -context:]
     return ids
 
 
@@ -93,9 +96,10 @@ def write_one(model: nn.Module, ids: Tensor, choose: Callable[[Tensor], Tensor],
               max_new_tokens: int) -> list[int]:
     """The loop for one text: the ids that continue ids (1, T), up to an id of `eos_ids`, which is among them.
 
-    The cache remembers what was fed. `decode` does the same for many rows, and continues beyond the model's context, too.
+    The cache remembers what was fed. `decode` does the same for many rows, and also where a cache does not hold any longer:
+    beyond the model's context, and where its rotary factors change.
     """
-    cache, written = growing_cache(), []
+    cache, written = growing_cache(model.config), []
     while len(written) < max_new_tokens:
         logits = step(model, ids, cache)  # (1, vocab)
         token = choose(logits)  # (1,)
@@ -106,23 +110,20 @@ def write_one(model: nn.Module, ids: Tensor, choose: Callable[[Tensor], Tensor],
     return written
 
 
-def context_of(model: nn.Module, context_len: int | None = None) -> int:
-    """How many tokens a prediction can see: the model's own context unless `context_len` is less."""
-    limits = [context_len, getattr(model.config, "max_position_embeddings", None), sys.maxsize]
-    return min(limit for limit in limits if limit and limit > 0)  # XLNet's, without limit, is -1
-
-
 class Batch:
     """The texts being written: their ids (rows, T) and the cache of what the model has already read."""
 
     def __init__(self, model: nn.Module, ids: Tensor, context_len: int | None = None, cache: "Cache | None" = None) -> None:
         """Start with the prompt, ids (1, T). A `cache` that holds the first tokens of `ids` is used, and changed."""
-        self.model, self.ids, self.cache = model, ids, growing_cache() if cache is None else cache
+        self.model, self.ids, self.cache = model, ids, growing_cache(model.config) if cache is None else cache
         self.context = context_of(model, context_len)
 
     def next_logits(self) -> Tensor:
         """Logits of each row's next token (rows, vocab)."""
-        if self.ids.shape[1] <= self.context:
+        length = self.ids.shape[1]
+        if length <= self.context:
+            if not keys_hold(self.model.config, self.cache.get_seq_length(), length):
+                self.cache = growing_cache(self.model.config)
             return step(self.model, self.ids[:, self.cache.get_seq_length():], self.cache)
         # The window slides: the position of every token changes, so nothing in the cache is valid any more.
         self.cache = None
@@ -142,20 +143,20 @@ class Batch:
 
 def decode(model: nn.Module, ids: Tensor, choose: Callable[..., Tensor], columns: dict[str, Sequence | Tensor],
            eos_ids: frozenset[int], max_new_tokens: int, num_rows: int = 1, context_len: int | None = None,
-           cache: "Cache | None" = None) -> Iterator[tuple[int, int, float]]:
+           cache: "Cache | None" = None, no_repeat_ngram_size: int = 0) -> Iterator[tuple[int, int, float]]:
     """Continue one prompt, ids (1, T), `num_rows` times; yield (number of the row, token, log_prob).
 
     `choose(logits (n, vocab), **columns) -> tokens (n,)` is the strategy. `columns` are what its signature names, a value
     for each row: {"generators": [...], "temperature": (rows, 1)}. A row ends with an id of `eos_ids` (which is yielded too) or
-    after `max_new_tokens`; rows that end leave the batch. log_prob is the token's own under the model's unchanged
-    distribution, whatever the strategy.
+    after `max_new_tokens`; rows that end leave the batch. No run of `no_repeat_ngram_size` tokens is written twice; 0: any.
+    log_prob is the token's own under the model's unchanged distribution, whatever the strategy.
     """
     live = list(range(num_rows))
     batch = Batch(model, ids, context_len, cache)
     logits = batch.next_logits().expand(num_rows, -1)  # the prefill, once for all rows
     batch.select([0] * num_rows)
     for remaining in reversed(range(max_new_tokens)):
-        tokens = choose(logits, **columns)
+        tokens = choose(ban_repeats(logits, batch.ids, no_repeat_ngram_size), **columns)
         log_probs = logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
         yield from zip(live, tokens.tolist(), log_probs.tolist(), strict=True)
         alive = [i for i, token in enumerate(tokens.tolist()) if token not in eos_ids]
@@ -207,7 +208,8 @@ def token_by_token(choose: Callable[..., Tensor]) -> Write:
     def write(loaded: Loaded, ids: Tensor, rows: list[Row], max_new_tokens: int,
               tick: Callable[[int], object]) -> Iterator[Text]:
         start, written, sums = time.perf_counter(), [[] for _ in rows], [0.0] * len(rows)
-        events = decode(loaded.model, ids, choose, columns_of(choose, rows), loaded.eos_ids, max_new_tokens, len(rows))
+        events = decode(loaded.model, ids, choose, columns_of(choose, rows), loaded.eos_ids, max_new_tokens, len(rows),
+                        no_repeat_ngram_size=rows[0].setting.get("no_repeat_ngram_size", 0))
         for i, token, log_prob in events:
             written[i].append(token)
             sums[i] += log_prob
@@ -233,10 +235,11 @@ def run_task(description: str, write: Write, settings: Sequence[dict] = ({},), s
     """
     with one_line_errors():
         args = parse_arguments(description, settings, samples)
-        script = Path(sys.argv[0]).stem
-        results = TaskResults(model_folder(args.results, args.model) / f"{script}.json")
+        results = TaskResults(model_folder(args.results, args.model, args.adapter) / f"{Path(sys.argv[0]).stem}.json")
         settings = chosen_settings({name: getattr(args, name) for name in settings[0]}, settings)
-        loaded = load_model(args.model, args.device, args.dtype, args.engine)
+        if args.no_repeat_ngram_size:
+            settings = [{**setting, "no_repeat_ngram_size": args.no_repeat_ngram_size} for setting in settings]
+        loaded = load_model(args.model, args.device, args.dtype, args.engine, args.adapter)
         ids = {prompt: checked_ids(loaded, prompt) for prompt in dict.fromkeys(args.prompt)}
         results.open({"model": loaded.identity, **run_facts(args.device, args.dtype), "seed": args.seed})
         try:
@@ -245,8 +248,8 @@ def run_task(description: str, write: Write, settings: Sequence[dict] = ({},), s
                         for setting in settings for sample in range(args.samples)]
                 for text in with_progress(write, loaded, prompt, ids[prompt], rows, args.max_new_tokens):
                     result = make_result(loaded, prompt, text, args.seed, args.max_new_tokens)
+                    results.add(result)  # first: whoever reads may have left
                     print_result(result)
-                    results.add(result)
         finally:
             results.save()  # also after Ctrl-C: what is finished is kept
 
@@ -282,9 +285,10 @@ def parse_arguments(description: str, settings: Sequence[dict], samples: int | N
     parser = Parser(description)
     own = parser.add_argument_group("the strategy's settings")
     for name in settings[0]:
+        values = dict.fromkeys(setting[name] for setting in settings)
         own.add_argument(flag(name), type=number(RULES[name]), nargs="+", metavar="N",
                          help=f"{RULES[name].words}; several values make every combination "
-                              f"(default: {' '.join(f'{value:g}' for value in distinct(settings, name))})")
+                              f"(default: {' '.join(f'{value:g}' for value in values)})")
     if samples:
         own.add_argument("--samples", type=number(COUNT), default=samples, metavar="N",
                          help="texts per prompt and setting (default: %(default)s)")
@@ -295,23 +299,20 @@ def parse_arguments(description: str, settings: Sequence[dict], samples: int | N
                      "accepted so that all tasks have the same flags: nothing is drawn here")
     common = parser.add_argument_group("common")
     common.add_argument("--prompt", nargs="+", default=list(PROMPTS), metavar="TEXT",
-                        help="hedgehog, json, or a text of your own, wrapped in ChatML unless it already is "
+                        help="hedgehog, json, or a text of your own, put into the model's chat template "
                              "(default: hedgehog json)")
     common.add_argument("--max-new-tokens", type=number(COUNT), default=1000, metavar="N",
                         help="stop here if the model does not end by itself (default: %(default)s)")
+    common.add_argument("--no-repeat-ngram-size", type=number(RULES["no_repeat_ngram_size"]), default=0, metavar="N",
+                        help="write no run of N tokens twice, those of the prompt included (default: %(default)s, off)")
     add_model_flags(common)
     add_results_flag(common)
     return parser.parse_args()
-
-
-def distinct(settings: Sequence[dict], name: str) -> list[float]:
-    """The different values of one number in the settings, in order."""
-    return list(dict.fromkeys(setting[name] for setting in settings))
 
 
 def chosen_settings(given: dict[str, list[float] | None], settings: Sequence[dict]) -> Sequence[dict]:
     """The exercise's settings, or every combination of the flags; a flag left out keeps the exercise's values."""
     if not any(given.values()):
         return settings
-    values = [dict.fromkeys(given[name] or distinct(settings, name)) for name in given]
+    values = [dict.fromkeys(given[name] or [setting[name] for setting in settings]) for name in given]
     return [dict(zip(given, combination, strict=True)) for combination in itertools.product(*values)]

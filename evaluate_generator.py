@@ -14,7 +14,7 @@ import statistics
 import time
 from collections import Counter
 
-from common import answer, prompt_ids
+from common import answer, checked_ids
 from data.corpus.documents import STORYTELLER
 from data.corpus.judging import SENTENCE, keeps_hero
 from data.corpus.stories import held_out_story
@@ -34,7 +34,7 @@ STORY_SETTINGS = {"temperature": 0.8, "top_p": 0.95}
 
 def respond(loaded: Loaded, prompt: str, **settings: float) -> tuple[str, bool]:
     """The text that answers a prompt, and whether it ended by itself; `settings` are those of `continue_ids`."""
-    ids = list(continue_ids(loaded.model, prompt_ids(loaded.tokenizer, prompt), loaded.eos_ids,
+    ids = list(continue_ids(loaded.model, checked_ids(loaded, prompt), loaded.eos_ids,
                             max_new_tokens=MAX_NEW_TOKENS, **settings))  # fmt: skip
     return answer(loaded, ids), ids[-1] in loaded.eos_ids
 
@@ -108,16 +108,16 @@ def main() -> None:
         add_model_flags(parser)
         add_results_flag(parser)
         args = parser.parse_args()
-        path = model_folder(args.results, args.model) / "evaluation.json"
+        path = model_folder(args.results, args.model, args.adapter) / "evaluation.json"
         check_writable(path.parent)
         start = time.perf_counter()
-        loaded = load_model(args.model, args.device, args.dtype, args.engine)
+        loaded = load_model(args.model, args.device, args.dtype, args.engine, args.adapter)
         transfers, stories = evaluate_transfers(loaded, args.transfers), evaluate_stories(loaded, args.stories)
         summary = {**summarize(transfers, stories), "seconds": round(time.perf_counter() - start)}
-        print(markdown(summary))
         write_json(path, {**run_facts(args.device, args.dtype), "model": loaded.identity, "summary": summary,
                           "story_settings": STORY_SETTINGS, "transfers": transfers, "stories": stories})  # fmt: skip
         write_text(path.with_suffix(".md"), markdown(summary))
+        print(markdown(summary))
 
 
 if __name__ == "__main__":

@@ -41,17 +41,18 @@ def choose(logits: Tensor, generators: list[Generator], temperature: float, top_
 def continue_ids(model: nn.Module, ids: Tensor, eos_ids: frozenset[int], *, temperature: float = 1.0, top_k: int = 0,
                  top_p: float = 1.0, num_beams: int = 1, length_penalty: float = 1.0, seed: int | None = None,
                  max_new_tokens: int = 200, context_len: int | None = None, cache: "Cache | None" = None,
-                 watch: Callable = lambda *step: None) -> Iterator[int]:
+                 no_repeat_ngram_size: int = 0, watch: Callable = lambda *step: None) -> Iterator[int]:
     """The generated ids, one by one, of one continuation of ids (1, T); the last is an EOS unless the limit came first.
 
     Temperature 0 is greedy, top_k 0 and top_p 1 keep every token, no seed means other random numbers at every call.
     More than one beam means beam search, which yields the whole winner at its end, and calls `watch` meanwhile, as
-    `beam_search` does. A `cache` that holds the first tokens of `ids` is used, and changed. Raises InputError, a ValueError,
-    for a setting out of its range, at the call and not at the first token.
+    `beam_search` does. No run of `no_repeat_ngram_size` tokens is written twice, those of `ids` included; 0 allows any.
+    A `cache` that holds the first tokens of `ids` is used, and changed. Raises InputError, a ValueError, for a setting out of
+    its range, at the call and not at the first token.
     """
     optional = {name: value for name, value in (("seed", seed), ("context_len", context_len)) if value is not None}
     check_settings(temperature=temperature, top_k=top_k, top_p=top_p, num_beams=num_beams, length_penalty=length_penalty,
-                   max_new_tokens=max_new_tokens, **optional)
+                   max_new_tokens=max_new_tokens, no_repeat_ngram_size=no_repeat_ngram_size, **optional)
     if ids.numel() == 0:
         raise InputError("the prompt is empty")
     if num_beams == 1:
@@ -59,13 +60,13 @@ def continue_ids(model: nn.Module, ids: Tensor, eos_ids: frozenset[int], *, temp
         generator.seed() if seed is None else generator.manual_seed(seed)
         strategy = partial(choose, temperature=temperature, top_k=top_k, top_p=top_p)
         events = decode(model, ids, strategy, {"generators": [generator]}, eos_ids, max_new_tokens, context_len=context_len,
-                        cache=cache)
+                        cache=cache, no_repeat_ngram_size=no_repeat_ngram_size)
         return (token for _, token, _ in events)
     check_beams(model, num_beams)
     if (top_k, top_p) != (0, 1):
         raise InputError("beam search draws nothing: leave top_k and top_p alone with more than one beam")
-    return best_beam(partial(beam_search, model, ids, num_beams, eos_ids, max_new_tokens, context_len, cache, watch),
-                     length_penalty)
+    return best_beam(partial(beam_search, model, ids, num_beams, eos_ids, max_new_tokens, context_len, cache,
+                             no_repeat_ngram_size, watch), length_penalty)
 
 
 def best_beam(search: Callable, length_penalty: float) -> Iterator[int]:

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from common import Batch, Row, Text, answer, run_task
+from decoding.no_repeat_ngram import ban_repeats
+from models.limits import vocab_size
 from models.loading import Loaded
 
 import torch
@@ -32,18 +34,20 @@ class Candidate(NamedTuple):
 
 
 def beam_search(model: nn.Module, ids: Tensor, num_beams: int, eos_ids: frozenset[int], max_new_tokens: int,
-                context_len: int | None = None, cache: "Cache | None" = None,
+                context_len: int | None = None, cache: "Cache | None" = None, no_repeat_ngram_size: int = 0,
                 watch: Callable = lambda *step: None) -> list[Candidate]:
     """Continue ids (1, T) until `num_beams` candidates ended, or to the limit, where the live ones are cut off.
 
-    Returns every finished candidate, in the order of finishing. `watch` is told of each step, for a progress bar or a
-    picture: (length, parents, tokens, totals, ending, alive), the names below.
+    Returns every finished candidate, in the order of finishing. None has a run of `no_repeat_ngram_size` tokens twice, unless
+    it is 0. `watch` is told of each step, for a progress bar or a picture: (length, parents, tokens, totals, ending, alive),
+    the names below.
     """
     check_beams(model, num_beams)
     batch, scores, finished = Batch(model, ids, context_len, cache), torch.zeros(1, dtype=torch.float64), []
     for length in range(1, max_new_tokens + 1):
-        # 1. Each live candidate offers its num_beams best continuations.        logits: (live, vocab)
-        offers = batch.next_logits().log_softmax(dim=-1).topk(num_beams)
+        # 1. Each live candidate offers its num_beams best continuations.     log_probs: (live, vocab)
+        log_probs = batch.next_logits().log_softmax(dim=-1)
+        offers = ban_repeats(log_probs, batch.ids, no_repeat_ngram_size).topk(num_beams)
         # 2. The pool, (live * num_beams,), is ranked by summed log-probability. A place in the flattened pool tells the
         #    parent: each has num_beams offers in a row.
         totals, order = (scores[:, None] + offers.values).flatten().sort(descending=True, stable=True)
@@ -77,8 +81,8 @@ def rank(candidates: list[Candidate], length_penalty: float) -> list[tuple[float
 
 def check_beams(model: nn.Module, num_beams: int) -> None:
     """Raises InputError for more beams than there are tokens to offer."""
-    if num_beams > model.config.vocab_size:
-        raise InputError(f"num_beams (--num-beams) must be at most the vocabulary, {model.config.vocab_size}, not {num_beams}")
+    if num_beams > vocab_size(model):
+        raise InputError(f"num_beams (--num-beams) must be at most the vocabulary, {vocab_size(model)}, not {num_beams}")
 
 
 def write_by_beams(loaded: Loaded, ids: Tensor, rows: list[Row], max_new_tokens: int,
@@ -88,7 +92,9 @@ def write_by_beams(loaded: Loaded, ids: Tensor, rows: list[Row], max_new_tokens:
         check_beams(loaded.model, row.setting["num_beams"])
     for num_beams in dict.fromkeys(row.setting["num_beams"] for row in rows):
         start = time.perf_counter()
-        found = beam_search(loaded.model, ids, num_beams, loaded.eos_ids, max_new_tokens, watch=lambda length, *_: tick(length))
+        found = beam_search(loaded.model, ids, num_beams, loaded.eos_ids, max_new_tokens,
+                            no_repeat_ngram_size=rows[0].setting.get("no_repeat_ngram_size", 0),
+                            watch=lambda length, *_: tick(length))
         seconds = time.perf_counter() - start
         for row in rows:
             if row.setting["num_beams"] == num_beams:

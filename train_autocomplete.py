@@ -10,7 +10,7 @@ Without --text it learns sentences of the built-in writer. The output folder, ru
 another, is a model folder: try it with `python task1_greedy.py --model runs/lstm_lm-<time> --prompt "i am so"`.
 """
 
-from support.errors import INTERRUPTED, InputError, first_line, one_line_errors
+from support.errors import FAILED, INTERRUPTED, InputError, first_line, one_line_errors, report
 
 import contextlib
 import hashlib
@@ -26,7 +26,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common import context_of
 from data.batches import Epochs
 from data.messages import (
     MAX_CHARACTERS,
@@ -43,13 +42,16 @@ from data.messages import (
     story_sentences,
 )
 from generator import GeneratorTransformer
-from lstm import LSTMLM, new_cache
-from models.loading import HUB_NAMES, find_model, open_causal_lm, open_gguf, open_tokenizer
+from lstm import LSTMLM
+from models.chatml import PLAIN_TEMPLATE
+from models.limits import check_known, context_of
+from models.loading import open_causal_lm, open_gguf, open_tokenizer
 from models.lstm import LSTMConfig
+from models.places import HUB_NAMES, find_model
 from models.transformer import Transformer, TransformerConfig
 from strategies import continue_ids
 from support.files import make_folder, write_text
-from support.flags import COUNT, POSITIVE, RULES, SHARE, Parser, number, some_path, some_text
+from support.flags import COUNT, POSITIVE, RULES, SHARE, Parser, command, number, some_path, some_text
 from support.results import is_gguf
 from training.finetuning import FineTuned, adamw
 from training.messages import MessageEvaluator, message_loss
@@ -207,6 +209,10 @@ def shuffled(messages: list[str], count: int | None, seed: int) -> list[str]:
 
 def open_pretrained(name: str, rank: int | None, dtype: torch.dtype) -> FineTuned:
     """A pretrained model to fine-tune. Frozen weights are kept in the dtype that is computed in, trained ones in float32."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     place = find_model(name)
     try:
         model = (open_gguf if is_gguf(place) else open_causal_lm)(place, torch.float32 if rank is None else dtype)
@@ -215,9 +221,6 @@ def open_pretrained(name: str, rank: int | None, dtype: torch.dtype) -> FineTune
         raise
     except Exception as error:  # a broken folder fails in many ways
         raise InputError(f"cannot load the model {name}: {first_line(error)}") from error
-    if len(tokenizer) > model.config.vocab_size:
-        raise InputError(f"the model {name} has a tokenizer of {len(tokenizer)} tokens "
-                         f"but weights for {model.config.vocab_size}")
     return FineTuned(model, HUB_NAMES.get(name, name), tokenizer, rank)
 
 
@@ -257,7 +260,7 @@ def completions(model: nn.Module, tokenizer: "PreTrainedTokenizerBase", contexts
     texts = []
     for context, ids in zip(contexts, encode(tokenizer, contexts), strict=True):
         written = continue_ids(model, torch.tensor([[bos_id, *ids]]), frozenset([eos_id]), temperature=0,
-                               max_new_tokens=SAMPLE_TOKENS, cache=new_cache(model))
+                               max_new_tokens=SAMPLE_TOKENS)
         texts.append(f"{context} |{tokenizer.decode([token for token in written if token != eos_id])}")
     return " / ".join(texts)
 
@@ -314,7 +317,8 @@ def train(output: Path, settings: Settings | None) -> None:
             model = new_model(kind, config, tokenizer, s.dropout)
         model = model.to(device)
         dataset, validation = (next_tokens(tokenizer, part, s.loss_on == "rest") for part in (messages, held_out))
-        check_context(model, dataset, validation)
+        for part in (dataset, validation):
+            check_fit(model, tokenizer, part)
         batches = Epochs(dataset, s.batch_size, BATCH_TOKENS, s.seed, s.num_epochs, collate=collate_batch)
         optimizers = make_optimizers(model, dtype) if kind == "generator" else [adamw(model)]
         trainer = Trainer(model, optimizers, partial(message_loss, model), batches.from_step, len(batches), s.learning_rate,
@@ -342,7 +346,7 @@ def train(output: Path, settings: Settings | None) -> None:
         figures = {name: value for name, value in evaluator.figures.items() if name != "sample"}
         facts = {**meta, "step": trainer.step, "seconds": round(trainer.seconds), "figures": figures}
         write_text(output / "meta.json", json.dumps(facts, indent=2) + "\n")
-        model.save_checkpoint(output, dtype)
+        model.save_checkpoint(output, dtype, *([PLAIN_TEMPLATE] if kind == "generator" else []))
 
     try:
         trainer.run(evaluator, keep_best, metrics, s.eval_every or math.ceil(len(batches) / EVALUATIONS), s.save_every)
@@ -350,16 +354,19 @@ def train(output: Path, settings: Settings | None) -> None:
         if not any(output.glob("*.safetensors")):
             discard(output)
         raise InputError(f"{error} at step {trainer.step}: try a lower --learning-rate") from error
+    flag = "--adapter" if kind == "pretrained" and not s.full else "--model"
     trainer.state_path.unlink()  # first: a kill must not leave it without its data
     shutil.rmtree(work)
-    print(f"done: {output} is the model; {metrics.path.name} and {metrics.picture.name} in it show how the training went")
+    print(f"done: {output} is the model; {metrics.path.name} and {metrics.picture.name} in it show how the training went. "
+          f"Try it: {command('task1_greedy.py', flag, output, '--prompt', *contexts[:1])}")
 
 
-def check_context(model: nn.Module, *datasets: NextTokenDataset) -> None:
-    """Raises InputError where a message is longer than the model's context."""
-    longest, context = max(int(dataset.lengths.max()) for dataset in datasets), context_of(model)
+def check_fit(model: nn.Module, tokenizer: "PreTrainedTokenizerBase", dataset: NextTokenDataset) -> None:
+    """Raises InputError where a message is longer than the model's context, or holds a token that it has no weights for."""
+    longest, context = int(dataset.lengths.max()), context_of(model)
     if longest > context:
         raise InputError(f"a message has {longest} tokens, more than the model's context of {context}")
+    check_known([int(dataset.ids.max()), dataset.bos_id, dataset.eos_id], model, tokenizer.convert_ids_to_tokens)
 
 
 def main() -> None:
@@ -367,11 +374,12 @@ def main() -> None:
         output, settings = parse_arguments()
         try:
             train(output, settings)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, OSError) as error:  # OSError: the output cannot be written
             if not (output / WORK / STATE).exists():
                 raise
-            print(f"\nstopped; go on with: python train_autocomplete.py --output {output} --resume", file=sys.stderr)
-            sys.exit(INTERRUPTED)
+            cause = f": {error}" if str(error) else ""
+            report(f"\nstopped{cause}; go on with: {command('train_autocomplete.py', '--output', output, '--resume')}")
+            sys.exit(INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED)
 
 
 if __name__ == "__main__":

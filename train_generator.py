@@ -9,7 +9,7 @@
 The output folder is a Hugging Face model folder: try it with `python task1_greedy.py --model runs/decoder`.
 """
 
-from support.errors import INTERRUPTED, InputError, first_line, one_line_errors
+from support.errors import FAILED, INTERRUPTED, InputError, first_line, one_line_errors, report
 
 import contextlib
 import json
@@ -25,14 +25,17 @@ from data.batches import Epochs
 from data.blocks import TokenBlocks, write_blocks
 from data.corpus import held_out_documents, training_documents
 from data.corpus.names import without_names
-from data.texts import read_texts
-from data.tokenizer import id_count, make_tokenizer, read_tokenizer
+from data.texts import read_texts, text_files
+from data.tokenizer import UNKNOWN, id_count, make_tokenizer, read_tokenizer
 from generator import GeneratorTransformer
-from models.chatml import CONTROL_TOKENS, END_OF_TEXT, IM_END
+from models.chatml import CHAT_TEMPLATE, CONTROL_TOKENS, END_OF_TEXT, IM_END, PLAIN_TEMPLATE, own_template
+from models.limits import check_known
+from models.loading import open_tokenizer
 from models.transformer import TransformerConfig, intermediate_size
 from support.files import make_folder, write_aside, write_text
-from support.flags import COUNT, POSITIVE, RULES, SHARE, Parser, number, some_path, some_text
-from training.evaluator import Evaluator, next_token_loss
+from support.flags import COUNT, POSITIVE, RULES, SHARE, Parser, command, number, some_path, some_text
+from support.streams import CONTROL_CHARACTERS
+from training.evaluator import SHOWN, Evaluator, next_token_loss
 from training.metrics import Metrics
 from training.optimizer import make_optimizers
 from training.precision import computing_dtype
@@ -50,7 +53,9 @@ HELD_OUT_TRANSFERS, HELD_OUT_STORIES = 500, 100
 EXACT_TRANSFERS = "transfer_accuracy"  # in metrics.jsonl: the share of the held-out transfers that are exact
 VALIDATION_WINDOWS = 2500  # at most: a tenth of a large text would take longer to evaluate on than to train on
 WORK = "training_state"  # in the output folder, and deleted at the end: not a name that a folder of the user's may have
-STATE, SETTINGS = "state.pt", "arguments.json"  # in WORK
+STATE, SETTINGS, SHAPE = "state.pt", "arguments.json", "model.json"  # in WORK
+COPIES = "copies"  # in WORK: of pipes, until their tokens are written
+EARLIER = {"batch_tokens": 1_000_000}  # settings that an earlier version did not save, with what it did: no limit
 SAMPLE = {"temperature": 0.8, "top_p": 0.95, "max_out_tokens": 60, "seed": 0}
 FLAGS = {"hidden_size": "--hidden-size", "num_attention_heads": "--num-heads", "num_key_value_heads": "--num-kv-heads"}
 
@@ -87,7 +92,7 @@ def parse_arguments(argv: list[str] | None = None) -> tuple[Path, Settings | Non
     parser = Parser(__doc__)
     data = parser.add_argument_group("data")
     data.add_argument("--text", type=some_text, nargs="+", metavar="PATH",
-                      help="books instead of the built-in corpus: files, folders, URLs")
+                      help="books instead of the built-in corpus: files, folders, URLs, pipes; .gz too")
     data.add_argument("--num-documents", type=count, default=120_000, help="size of the built-in corpus (%(default)s)")
     data.add_argument("--tokenizer", type=some_text, default="bpe",
                       help="bpe (default), char, word, or the path of a tokenizer.json")
@@ -131,7 +136,7 @@ def read_settings(work: Path) -> Settings:
     if not (work / STATE).exists():
         raise InputError(f"{work.parent} holds no unfinished training to resume")
     try:
-        saved = json.loads((work / SETTINGS).read_text("utf-8"))  # an earlier version saved --output and --resume as well
+        saved = {**EARLIER, **json.loads((work / SETTINGS).read_text("utf-8"))}  # once with --output and --resume
         return Settings(**{field.name: saved[field.name] for field in fields(Settings)})
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{work / SETTINGS} cannot be read: {first_line(error)}") from error
@@ -146,10 +151,11 @@ def first_characters(documents: Iterable[tuple[str | None, str]], limit: int) ->
             return
 
 
-def make_documents(text: list[str] | None, num_documents: int, seed: int, purpose: str) -> Iterator[tuple[str | None, str]]:
+def make_documents(files: list[Path] | None, num_documents: int, seed: int,
+                   purpose: str) -> Iterator[tuple[str | None, str]]:  # fmt: skip
     """The (prompt, text) pairs to train on, from the first at every call; the progress bar names the purpose."""
-    if text:
-        return read_texts(text, Path("runs/downloads"))
+    if files:
+        return read_texts(files)
     corpus = training_documents(seed)
     return (next(corpus) for _ in tqdm(range(num_documents), desc=f"corpus for the {purpose}", unit=" documents"))
 
@@ -213,6 +219,35 @@ def make_model(config: TransformerConfig, tokenizer: Tokenizer, dropout: float) 
     return GeneratorTransformer(replace(config, vocab_size=id_count(tokenizer), **ids), tokenizer, dropout)
 
 
+def chat_template_for(text: list[str] | None, init: str | None) -> str | None:
+    """The chat template of the trained model: the built-in corpus is ChatML; texts teach no conversation, but a checkpoint to
+    start from may know one."""
+    if text and init:
+        return own_template(open_tokenizer(Path(init)))
+    return PLAIN_TEMPLATE if text else CHAT_TEMPLATE
+
+
+def saved_model(work: Path, s: Settings) -> tuple[GeneratorTransformer, str | None]:
+    """A model of the shape of the one whose training was stopped, and its chat template.
+
+    Raises InputError where the file is damaged, or an earlier version wrote none and the checkpoint of --init is gone.
+    """
+    tokenizer = read_tokenizer(str(work / "tokenizer.json"))
+    if (work / SHAPE).exists():
+        try:
+            saved = json.loads((work / SHAPE).read_text("utf-8"))
+            return GeneratorTransformer(TransformerConfig(**saved["config"]), tokenizer, s.dropout), saved["chat_template"]
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise InputError(f"{work / SHAPE} cannot be read: {first_line(error)}") from error
+    if not s.init:
+        config = make_config(s.hidden_size, s.num_layers, s.num_heads, s.num_kv_heads, s.max_length)
+        return make_model(config, tokenizer, s.dropout), chat_template_for(s.text, None)
+    try:
+        return load_initial(s.init, s.max_length, s.dropout), chat_template_for(s.text, s.init)
+    except InputError as error:
+        raise InputError(f"{error}; an earlier version began this training, and it needs the folder of its --init") from error
+
+
 def discard(work: Path) -> None:
     """Remove a training that cannot go on, and its output folder if that holds nothing else."""
     shutil.rmtree(work, ignore_errors=True)
@@ -243,20 +278,28 @@ def train(output: Path, settings: Settings | None) -> None:
     s, begins = settings or read_settings(work), is_main and not resumed
     with all_or_nothing(work) if begins else contextlib.nullcontext():
         torch.manual_seed(s.seed)  # of new weights, and of dropout
-        initial = load_initial(s.init, s.max_length, s.dropout) if s.init else None
-        config = initial.config if initial else make_config(
-            s.hidden_size, s.num_layers, s.num_heads, s.num_kv_heads, s.max_length)
-        if begins:
-            make_folder(work)
-            documents = partial(make_documents, s.text, s.num_documents, s.seed)
-            tokenizer = initial.tokenizer if initial else learn_tokenizer(
-                s.tokenizer, s.vocab_size, documents("tokenizer"), names=bool(s.text))
-            held_out = None if s.text else held_out_documents(HELD_OUT_TRANSFERS, HELD_OUT_STORIES)
-            prepare(work, tokenizer, documents("training"), s.max_length, held_out)
-        accelerator.wait_for_everyone()
-        model = initial or make_model(config, read_tokenizer(str(work / "tokenizer.json")), s.dropout)
+        if resumed:
+            model, chat_template = saved_model(work, s)
+        else:
+            initial = load_initial(s.init, s.max_length, s.dropout) if s.init else None
+            chat_template = chat_template_for(s.text, s.init)
+            config = None if initial else make_config(
+                s.hidden_size, s.num_layers, s.num_heads, s.num_kv_heads, s.max_length)
+            if begins:
+                make_folder(work)
+                files = text_files(s.text, Path("runs/downloads"), work / COPIES) if s.text else None
+                documents = partial(make_documents, files, s.num_documents, s.seed)
+                tokenizer = initial.tokenizer if initial else learn_tokenizer(
+                    s.tokenizer, s.vocab_size, documents("tokenizer"), names=bool(s.text))
+                held_out = None if s.text else held_out_documents(HELD_OUT_TRANSFERS, HELD_OUT_STORIES)
+                prepare(work, tokenizer, documents("training"), s.max_length, held_out)
+                shutil.rmtree(work / COPIES, ignore_errors=True)
+            accelerator.wait_for_everyone()
+            model = initial or make_model(config, read_tokenizer(str(work / "tokenizer.json")), s.dropout)
         model, dtype = model.to(device), computing_dtype(s.dtype, device)
         blocks, validation = prepared_blocks(work, split=bool(s.text))
+        for part in (blocks, validation):  # the tokenizer of --init may know more than its model
+            check_known([int(part.tokens.max())], model, model.tokenizer.id_to_token)
         batches = Epochs(blocks, s.batch_size, s.batch_tokens, s.seed, s.num_epochs,
                          accelerator.process_index, accelerator.num_processes)
         loss = partial(next_token_loss, model, accelerator.prepare(model))
@@ -266,6 +309,7 @@ def train(output: Path, settings: Settings | None) -> None:
             trainer.load()
         elif begins:
             write_text(work / SETTINGS, json.dumps(asdict(s), indent=2))
+            write_text(work / SHAPE, json.dumps({"config": asdict(model.config), "chat_template": chat_template}, indent=2))
             trainer.save()
     metrics = None
     if is_main:
@@ -276,7 +320,7 @@ def train(output: Path, settings: Settings | None) -> None:
     evaluator = Evaluator(model, validation, max(1, min(s.batch_size, s.batch_tokens // s.max_length)), dtype,
                           partial(model.generate, **SAMPLE), None if s.text else (EXACT_TRANSFERS, HELD_OUT_TRANSFERS))
     try:
-        trainer.run(evaluator, partial(model.save_checkpoint, output, dtype), metrics,
+        trainer.run(evaluator, partial(model.save_checkpoint, output, dtype, chat_template), metrics,
                     s.eval_every, s.save_every, s.max_loss_gap)
     except Diverged as error:
         if metrics and not (output / "model.safetensors").exists():
@@ -285,10 +329,11 @@ def train(output: Path, settings: Settings | None) -> None:
         raise InputError(f"{error} at step {trainer.step}: try a lower --learning-rate") from error
     accelerator.end_training()  # together: a process whose peer has left already can abort
     if metrics:
+        prompt = ["--prompt", beginning(model, validation)] if s.text else []
         trainer.state_path.unlink()  # first: a kill must not leave it without its data
         shutil.rmtree(work)
         print(f"done: {output} is the model; {metrics.path.name} and {metrics.picture.name} in it show how the training went. "
-              f"Try it: python task1_greedy.py --model {output}")
+              f"Try it: {command('task1_greedy.py', '--model', output, *prompt)}")
 
 
 def described(model: GeneratorTransformer, blocks: TokenBlocks, max_length: int, num_validation: int) -> str:
@@ -298,16 +343,26 @@ def described(model: GeneratorTransformer, blocks: TokenBlocks, max_length: int,
             f"most {max_length} tokens, {blocks.lengths.sum():,} in all; validating on {num_validation:,}")
 
 
+def beginning(model: GeneratorTransformer, windows: TokenBlocks) -> str:
+    """The first words of a window, for a prompt to try the model with, which knows no other than texts such as its own."""
+    ids, _ = windows[0]
+    text = model.tokenizer.decode(ids[1 : 1 + min(SHOWN, model.config.max_position_embeddings // 2)].tolist())
+    known = max(text.split(UNKNOWN), key=len)
+    words = CONTROL_CHARACTERS.sub(" ", known).replace("\ufffd", " ").lstrip("- ").split()
+    return " ".join(words[:-1] or words) or "The"  # the last one may be cut
+
+
 def main() -> None:
     with one_line_errors():
         output, settings = parse_arguments()
         try:
             train(output, settings)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, OSError) as error:  # OSError: the output cannot be written
             if not (output / WORK / STATE).exists():
                 raise
-            print(f"\nstopped; go on with: python train_generator.py --output {output} --resume", file=sys.stderr)
-            sys.exit(INTERRUPTED)
+            cause = f": {error}" if str(error) else ""
+            report(f"\nstopped{cause}; go on with: {command('train_generator.py', '--output', output, '--resume')}")
+            sys.exit(INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED)
 
 
 if __name__ == "__main__":

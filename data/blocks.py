@@ -1,13 +1,13 @@
 """Documents as token ids on disk, cut into blocks of at most a context.
 
-    texts = read_texts(["books/", "https://example.org/book.txt"], cache=Path("downloads"))
+    texts = read_texts([Path("books/one.txt"), Path("books/two.txt")])
     blocks = write_blocks(Path("run/data"), texts, tokenizer, max_length=512, bos_id=0, eos_id=0)
     train, validation = blocks.split(validation_share=0.1)
 
 Each token of each text, and the EOS that ends it, is a target that counts exactly once per epoch.
 """
 
-from support.errors import InputError, first_line
+from support.errors import InputError, first_line, report
 
 import os
 import re
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from data.encoding import encode_all
 from data.tokenizer import id_count
 
 import numpy as np
@@ -93,16 +94,18 @@ def write_blocks(
     A document begins with its prompt, or with BOS if the prompt is "", and ends with EOS. One that is longer than a
     block continues in the next, without its prompt. Control tokens are recognised in prompts only: in a text they are
     ordinary characters. `folder` appears when it is complete; until then the data is in `folder`.part.
-    A document whose prompt leaves no room in a block is left out. Raises InputError if there are no others.
+    A document whose prompt leaves no room in a block is left out, and counted on stderr. Raises InputError if there are no
+    others, and for a text that the tokenizer cannot encode.
     """
     dtype = np.uint16 if id_count(tokenizer) <= 1 << 16 else np.uint32
     partial = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     with (partial / "tokens.bin").open("wb") as tokens, (partial / "blocks.bin").open("wb") as index:
-        cutter = _Cutter(tokens, index, dtype, max_length)
+        cutter, left_out = _Cutter(tokens, index, dtype, max_length), 0
         for prefix, ids, borders in _encoded(documents, tokenizer, bos_id):
             if prefix is not None and len(prefix) > max_length:
+                left_out += 1
                 continue
             if prefix is not None and cutter.n_tokens:
                 cutter.end(eos_id)
@@ -113,6 +116,8 @@ def write_blocks(
             raise InputError(f"there are no documents to train on whose prompt fits in the {max_length} tokens "
                              "of --max-length")
         cutter.end(eos_id)
+    if left_out:
+        report(f"{left_out} documents are left out: their prompts do not fit in the {max_length} tokens of --max-length")
     if folder.exists():
         shutil.rmtree(folder)
     os.replace(partial, folder)
@@ -126,8 +131,8 @@ def _encoded(
     plain = Tokenizer.from_str(tokenizer.to_str())
     plain.encode_special_tokens = True
     for batch in _batched(documents):
-        prompts = tokenizer.encode_batch([prompt or "" for prompt, _ in batch], add_special_tokens=False)
-        texts = plain.encode_batch([text for _, text in batch], add_special_tokens=False)
+        prompts = encode_all(tokenizer, [prompt or "" for prompt, _ in batch])
+        texts = encode_all(plain, [text for _, text in batch])
         for (prompt, text), prompt_encoding, encoding in zip(batch, prompts, texts, strict=True):
             prefix = None if prompt is None else prompt_encoding.ids or [bos_id]
             yield prefix, encoding.ids, _borders(text, encoding)

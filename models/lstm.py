@@ -11,13 +11,11 @@ from support.errors import InputError
 
 from dataclasses import dataclass, fields
 
+from models.loss import summed_loss
 from models.transformer import Output
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-
-CHUNK = 256  # positions whose logits are computed at a time in training
 
 
 @dataclass
@@ -46,6 +44,11 @@ class Memory:
 
     def get_seq_length(self) -> int:
         return self.length
+
+    def crop(self, tokens: int) -> None:
+        """Raises InputError: what was read before some tokens is not kept."""
+        raise InputError("an LSTM's memory cannot be cut back, as a conversation needs it: complete texts with it instead, "
+                         "by autocomplete.py or the tasks")
 
     def batch_select_indices(self, rows: Tensor) -> None:
         """Keep these rows, in this order."""
@@ -94,16 +97,13 @@ class LSTM(nn.Module):
             pads = torch.arange(input_ids.shape[1], device=input_ids.device) >= lengths[:, None]  # (rows, new)
             vectors = vectors.masked_fill(pads[:, :, None], 0)
         if targets is None:
-            return Output(self.lm_head(self.read(vectors[:, -logits_to_keep:])))
+            return Output(self.head(vectors[:, -logits_to_keep:]))
         counted = targets != -100
-        # In chunks, because tensors as large as the logits of a whole batch are slow to fill.
-        chunks = zip(self.read(vectors[counted]).split(CHUNK), targets[counted].split(CHUNK), strict=True)
-        loss = sum(F.cross_entropy(self.lm_head(part).float(), tokens, reduction="sum") for part, tokens in chunks)
-        return Output(None, loss)
+        return Output(None, summed_loss(self.head, vectors[counted], targets[counted]))
 
-    def read(self, vectors: Tensor) -> Tensor:
-        """What the head compares with the embeddings: (..., hidden) -> (..., embedding)."""
-        return self.projection(self.dropout(vectors))
+    def head(self, vectors: Tensor) -> Tensor:
+        """The last layer's vectors compared with every token's embedding: (..., hidden) -> logits (..., vocab)."""
+        return self.lm_head(self.projection(self.dropout(vectors)))
 
 
 def lstm_cell(x: Tensor, h: Tensor, c: Tensor, w_ih: Tensor, w_hh: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, NamedTuple
 
+from models.loss import summed_loss
 from models.norm import rms_norm
 
 import torch
@@ -294,7 +295,4 @@ class Transformer(nn.Module):
         if targets is None:
             return Output(self.lm_head(hidden[:, -logits_to_keep:]))
         counted = targets != -100
-        # In chunks, because tensors as large as the logits of a whole batch are slow to fill.
-        chunks = zip(hidden[counted].split(512), targets[counted].split(512), strict=True)
-        loss = sum(F.cross_entropy(self.lm_head(vectors).float(), tokens, reduction="sum") for vectors, tokens in chunks)
-        return Output(None, loss)
+        return Output(None, summed_loss(self.lm_head, hidden[counted], targets[counted]))

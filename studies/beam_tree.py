@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Self
 from unicodedata import east_asian_width
 
-from common import checked_ids, distinct
+from common import checked_ids
 from models.loading import load_model
-from studies.drawing import plt, token_name
+from studies.drawing import token_name
 from support.colours import BLUE, GREEN, GREY, ORANGE
+from support.drawing import plt
 from support.files import make_folder, write_aside
 from support.flags import COUNT, Parser, add_model_flags, add_results_flag, number
 from support.results import model_folder
@@ -31,7 +32,7 @@ from matplotlib.path import Path as Line
 from torch import Tensor, nn
 
 LIMITS = {"json": 40, "hedgehog": 12}  # tokens
-PENALTIES = sorted(distinct(SETTINGS, "length_penalty"))
+PENALTIES = sorted({setting["length_penalty"] for setting in SETTINGS})
 # Labels stay text in the file, and the same search gives the same bytes every time.
 SVG = {"svg.fonttype": "none", "svg.hashsalt": "beams", "font.family": "monospace", "font.size": 9}
 LETTER, LINE, GAP, MARGIN, TOP = 5.6, 11.5, 20, 16, 68  # points; LETTER: in any usual monospace font
@@ -236,8 +237,8 @@ def main() -> None:
         add_model_flags(parser)
         add_results_flag(parser)
         args = parser.parse_args()
-        folder = model_folder(args.results, args.model)
-        loaded = load_model(args.model, args.device, args.dtype, args.engine)
+        folder = model_folder(args.results, args.model, args.adapter)
+        loaded = load_model(args.model, args.device, args.dtype, args.engine, args.adapter)
         for prompt, limit in LIMITS.items():
             tree = Tree(loaded.model, checked_ids(loaded, prompt), args.num_beams, loaded.eos_ids, limit)
             draw(tree, lambda node: token_name(loaded.tokenizer, node.token) if node.parent else "prompt",

@@ -1,16 +1,10 @@
-"""What every picture needs: matplotlib without a window, PNG files, and tokens as labels."""
+"""What every picture needs: PNG files, and tokens as labels."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from support.drawing import Figure, plt
 from support.files import make_folder, write_aside
-
-import matplotlib
-
-matplotlib.use("agg")
-
-from matplotlib import pyplot as plt
-from matplotlib.figure import Figure
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -29,7 +29,7 @@ from typing import NamedTuple
 
 import task3_temperature
 import task4_nucleus
-from common import PROMPTS, RIGHT_JSON, answer, decode, make_row, prompt_ids
+from common import PROMPTS, RIGHT_JSON, answer, checked_ids, decode, make_row
 from data.corpus.documents import STORYTELLER
 from data.corpus.judging import judge_json, keeps_hero
 from data.corpus.stories import Hero, held_out_story
@@ -136,7 +136,7 @@ def draw(loaded: Loaded, request: Request, setting: dict, seeds: int, max_new_to
             seen[row].append(figures)
         return tokens
 
-    ids, written, log_probs = prompt_ids(loaded.tokenizer, request.prompt), [[] for _ in rows], [0.0] * seeds
+    ids, written, log_probs = checked_ids(loaded, request.prompt), [[] for _ in rows], [0.0] * seeds
     columns = {"generators": [row.generator for row in rows], "numbers": range(seeds)}
     for i, token, log_prob in decode(loaded.model, ids, watched, columns, loaded.eos_ids, max_new_tokens, seeds):
         written[i].append(token)
@@ -156,7 +156,7 @@ def step_figures(logits: Tensor, tokens: Tensor) -> tuple[list[float], list[bool
 
 def search(loaded: Loaded, request: Request, max_new_tokens: int) -> list[dict]:
     """The winner of each number of beams and length penalty."""
-    ids, found = prompt_ids(loaded.tokenizer, request.prompt), []
+    ids, found = checked_ids(loaded, request.prompt), []
     for num_beams in BEAMS:
         candidates = beam_search(loaded.model, ids, num_beams, loaded.eos_ids, max_new_tokens)
         for penalty in PENALTIES:
@@ -314,8 +314,8 @@ def main() -> None:
     with one_line_errors():
         args = parse_arguments()
         torch.set_num_threads(max(1, torch.get_num_threads() // args.processes))
-        load = partial(load_model, args.model, args.device, args.dtype, args.engine)
-        loaded, path = load(), model_folder(args.results, args.model) / FILE
+        load = partial(load_model, args.model, args.device, args.dtype, args.engine, args.adapter)
+        loaded, path = load(), model_folder(args.results, args.model, args.adapter) / FILE
         head = {**run_facts(args.device, args.dtype), "model": loaded.identity, "seeds": args.seeds,
                 "held_out": args.held_out, "max_new_tokens": args.max_new_tokens}  # fmt: skip
         entries = finished_entries(path, head)

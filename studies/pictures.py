@@ -13,12 +13,14 @@ import math
 import statistics
 from pathlib import Path
 
-from common import prompt_ids, step
+from common import checked_ids, step
+from models.limits import vocab_size
 from models.loading import Loaded, load_model
-from studies.drawing import plt, save, token_name
+from studies.drawing import save, token_name
 from studies.measures import entropies
 from studies.token_page import logits_along
 from support.colours import BLUE, GREEN, GREY, ORANGE
+from support.drawing import plt
 from support.flags import Parser, add_model_flags, add_results_flag
 from support.results import model_folder, read_results
 from task3_temperature import SETTINGS, apply_temperature
@@ -103,7 +105,7 @@ def draw_step(loaded: Loaded, prompt: str, word: str, path: Path) -> None:
 
     `word` is the first one of the greedy text: tokens are pieces, and the most likely may be only its beginning.
     """
-    logits = step(loaded.model, prompt_ids(loaded.tokenizer, prompt), None)  # (1, vocab)
+    logits = step(loaded.model, checked_ids(loaded, prompt), None)  # (1, vocab)
     figure, axis = plt.subplots(figsize=(8, 5.5), layout="constrained")
     for temperature, colour in TEMPERATURES.items():
         log_probs = at_temperature(logits, temperature)
@@ -128,7 +130,7 @@ def draw_step(loaded: Loaded, prompt: str, word: str, path: Path) -> None:
 def text_logits(loaded: Loaded, result: dict) -> tuple[Tensor, Tensor]:
     """The first tokens (steps,) of a text, and the logits (steps, vocab) that they were chosen from."""
     ids = result["token_ids"][:SHOWN_STEPS]
-    pieces = logits_along(loaded.model, prompt_ids(loaded.tokenizer, result["prompt"]), ids)
+    pieces = logits_along(loaded.model, checked_ids(loaded, result["prompt"]), ids)
     return torch.tensor(ids), torch.cat(list(pieces))
 
 
@@ -151,7 +153,7 @@ def draw_along(loaded: Loaded, texts: dict[str, dict], path: Path) -> None:
         axis.set(title=f"{name}: median probability {statistics.median(probs):.2%}", ylabel="probability", ylim=(0, 1.03))
         right = axis.twinx()
         right.plot(entropy, color=ORANGE, label="entropy of the distribution it was chosen from (right axis)")
-        right.set(ylabel="nats", ylim=(0, 1.03 * math.log(loaded.model.config.vocab_size)))  # one scale: equal probabilities
+        right.set(ylabel="nats", ylim=(0, 1.03 * math.log(vocab_size(loaded.model))))  # one scale: equal probabilities
     axes[-1].set(xlabel="token")
     handles = [*axes[0].get_legend_handles_labels()[0], *right.get_legend_handles_labels()[0]]
     figure.legend(handles, [handle.get_label() for handle in handles], loc="outside lower center", ncols=2)
@@ -172,7 +174,7 @@ def draw_entropy(loaded: Loaded, greedy: dict, by_temperature: list[dict], path:
         values = along(loaded, result)[1]
         axis.plot(result["parameters"]["temperature"], statistics.mean(values), "o", color=ORANGE)
     axis.plot([], [], "o", color=ORANGE, label="along the story drawn at that T")
-    vocab = loaded.model.config.vocab_size
+    vocab = vocab_size(loaded.model)
     axis.axhline(math.log(vocab), color=GREY, linestyle="--", label=f"equal probabilities: ln {vocab} = {math.log(vocab):.2f}")
     axis.set(xscale="log", xlabel="temperature", ylabel="mean entropy, nats per token", ylim=(-0.2, 1.05 * math.log(vocab)),
              title=f"Entropy of the distribution drawn from, first {SHOWN_STEPS} tokens")
@@ -198,8 +200,8 @@ def main() -> None:
         add_model_flags(parser)
         add_results_flag(parser)
         args = parser.parse_args()
-        folder = model_folder(args.results, args.model)
-        loaded = load_model(args.model, args.device, args.dtype, args.engine)
+        folder = model_folder(args.results, args.model, args.adapter)
+        loaded = load_model(args.model, args.device, args.dtype, args.engine, args.adapter)
         rows = read_results(folder / "experiments.json", loaded.identity).get("rows", [])
         greedy = result_of(folder / "task1_greedy.json", loaded.identity)
         sampled = result_of(folder / "task2_sampling.json", loaded.identity)

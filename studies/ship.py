@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 
 from common import PROMPTS
-from models.loading import CHECKPOINT, revision
+from models.places import CHECKPOINT, revision
 from studies.doc_tables import SHIPPED, Snapshot
 from studies.fill_docs import filled_pages, write_pages
 from support.files import make_folder, write_aside

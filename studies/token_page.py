@@ -17,9 +17,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common import Batch, context_of, prompt_ids
+from common import Batch, checked_ids
+from decoding.no_repeat_ngram import ban_repeats
 from decoding.numbers import checked_logits
+from models.cache import growing_cache
+from models.limits import context_of
 from models.loading import Loaded, load_model
+from models.rotary import keys_hold
 from support.files import write_text
 from support.flags import Parser, add_model_flags, add_results_flag
 from support.results import candidate_line, describe, figures, model_folder, order, read_results, read_task, shorten
@@ -94,13 +98,13 @@ def whole_characters(parts: list[bytes]) -> list[tuple[str, int]]:
 def logits_along(model: nn.Module, prompt: Tensor, token_ids: list[int]) -> Iterator[Tensor]:
     """Yield the logits (some, vocab) that the tokens of a text, after a prompt (1, T), were chosen from, in order.
 
-    Beyond the context a token is predicted from exactly the last `context` ones, as it was when it was written.
+    Beyond the context a token is predicted from exactly the last `context` ones, as it was when it was written; and where
+    the rotary factors change with the length, from all that stood before it, read again.
     Raises InputError where the model's logits are not numbers.
     """
-    from transformers.cache_utils import DynamicCache
-
     ids = torch.cat([prompt, torch.tensor([token_ids])], dim=1)[:, :-1]
-    within, cache = min(ids.shape[1], context_of(model)), DynamicCache()
+    steady = [length for length in range(1, min(ids.shape[1], context_of(model)) + 1) if keys_hold(model.config, 1, length)]
+    within, cache = len(steady), growing_cache(model.config)
     for start in range(0, within, PIECE):
         piece = ids[:, start:min(start + PIECE, within)].to(next(model.parameters()).device)
         logits = checked_logits(model(input_ids=piece, past_key_values=cache).logits[0])  # (piece, vocab)
@@ -134,9 +138,14 @@ def token_figures(logits: Tensor, tokens: list[int], setting: dict) -> list[list
 
 def text_figures(loaded: Loaded, result: dict, names: TokenBytes) -> list[list]:
     """A text as [what it shows, the figures of its tokens]; the token that ended it shows None."""
-    tokens, found = result["token_ids"], []
-    for logits in logits_along(loaded.model, prompt_ids(loaded.tokenizer, result["prompt"]), tokens):
-        found += token_figures(logits, tokens[len(found):len(found) + len(logits)], result["parameters"])
+    tokens, setting, found = result["token_ids"], result["parameters"], []
+    prompt = checked_ids(loaded, result["prompt"])
+    ids = torch.cat([prompt, torch.tensor([tokens])], dim=1)
+    for logits in logits_along(loaded.model, prompt, tokens):
+        start = len(found)
+        allowed = [ban_repeats(row[None], ids[:, :prompt.shape[1] + start + i], setting.get("no_repeat_ngram_size", 0))
+                   for i, row in enumerate(logits)]
+        found += token_figures(torch.cat(allowed), tokens[start:start + len(logits)], setting)
     ended = tokens[-1] in loaded.eos_ids
     spans, rest = [], iter(found)
     for text, count in whole_characters([names[token] for token in tokens[:len(tokens) - ended]]):
@@ -180,11 +189,11 @@ def main() -> None:
         add_model_flags(parser)
         add_results_flag(parser)
         args = parser.parse_args()
-        folder = model_folder(args.results, args.model)
+        folder = model_folder(args.results, args.model, args.adapter)
         paths = sorted(folder.glob("task[1-5]_*.json"))
         if not paths:
             raise InputError(f"there are no texts in {folder}: run a task first, say python task1_greedy.py")
-        loaded = load_model(args.model, args.device, args.dtype, args.engine)
+        loaded = load_model(args.model, args.device, args.dtype, args.engine, args.adapter)
         contents = {path: read_results(path, loaded.identity, read_task) for path in paths}
         write_text(folder / "texts.html", page(loaded, contents))
         print(f"texts.html is in {folder}")

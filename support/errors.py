@@ -1,4 +1,4 @@
-"""Errors that the user can fix, reported in one line; and Ctrl-C, which is no error.
+"""Errors that the user can fix, reported in one line; and Ctrl-C and other polite kills, which are no errors.
 
 Scripts import this module before torch, whose import takes seconds: from then on Ctrl-C is "interrupted".
 """
@@ -7,12 +7,15 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
+from support.streams import leave_streams, open_streams, visible
+
 ROOT = Path(__file__).resolve().parent.parent  # the project's folder
 FAILED, INTERRUPTED = 2, 130  # exit codes
+KILLS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has no SIGHUP
 
 
 class InputError(ValueError):
@@ -29,25 +32,58 @@ def one_line_errors() -> Iterator[None]:
     """What a script's main function runs in: errors become one line and exit code 2, Ctrl-C exit code 130.
 
     InputError, and what the machine refuses: a full disk or missing memory (RuntimeError is torch's error for it). A reader
-    that closes the pipe (`| head -1`) is exit code 1 without a line.
+    that closes the pipe (`| head -1`) is exit code 1 without a line. SIGTERM and SIGHUP, a closed terminal's, raise SystemExit
+    with 128 + their number, so that what is done is saved; under nohup SIGHUP stays without effect.
     """
+    open_streams()
     if signal.getsignal(signal.SIGINT) is leave:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    taken = [number for number in KILLS if signal.getsignal(number) is signal.SIG_DFL]
+    for number in taken:
+        signal.signal(number, end)
     try:
         yield
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        report("interrupted")
         sys.exit(INTERRUPTED)
     except InputError as error:
-        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        report(f"error: {' '.join(str(error).splitlines())}")
         sys.exit(FAILED)
+    except BrokenPipeError:
+        sys.exit(1)
     except (OSError, MemoryError, RuntimeError) as error:
-        if isinstance(error, OSError) and sys.stdout:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit would fail again
-        if isinstance(error, BrokenPipeError):
-            sys.exit(1)
-        print(f"error: cannot go on: {first_line(error)}", file=sys.stderr)
+        report(f"error: cannot go on: {first_line(error)}")
         sys.exit(FAILED)
+    finally:
+        for number in taken:
+            if signal.getsignal(number) in (end, signal.SIG_IGN):  # or a training has taken it
+                signal.signal(number, signal.SIG_DFL)
+        for number in (signal.SIGINT, *KILLS) if is_our_script() else ():
+            signal.signal(number, signal.SIG_IGN)  # all is done: while Python ends, a second Ctrl-C would be a traceback
+        leave_streams()
+
+
+def report(line: str) -> None:
+    """Print a line to stderr, if it can be written: a closed terminal's cannot."""
+    with suppress(OSError):
+        print(visible(line, sys.stderr), file=sys.stderr)
+
+
+def end(number: int, frame: FrameType | None) -> None:
+    """The answer to SIGTERM and SIGHUP; a closed terminal sends several, and the others must not disturb the saving."""
+    for each in KILLS:
+        signal.signal(each, signal.SIG_IGN)
+    sys.exit(128 + number)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """What must not be lost, such as saving after Ctrl-C, runs in this: a second Ctrl-C has no effect meanwhile."""
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def leave(number: int, frame: FrameType | None) -> None:

@@ -8,9 +8,13 @@ from support.errors import ROOT, InputError
 
 import argparse
 import math
-from collections.abc import Callable
+import os
+import shlex
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
+
+from support.adapter import adapter_base
 
 DTYPES = ("float32", "bfloat16", "float16")
 ENGINES = ("own", "transformers")
@@ -32,6 +36,7 @@ RULES = {
     "top_k": Rule(int, lambda value: value >= 0, "a whole number, 0 (off) or more"),
     "top_p": Rule(float, lambda value: 0 < value <= 1, "a number above 0 and at most 1"),
     "length_penalty": Rule(float, lambda value: -50 <= value <= 50, "a number from -50 to 50"),
+    "no_repeat_ngram_size": Rule(int, lambda value: value >= 0, "a whole number, 0 (off) or more"),
     "seed": Rule(int, lambda value: 0 <= value < 2**63, "a whole number, 0 or more, below 2**63"),
     **dict.fromkeys(("num_beams", "max_new_tokens", "context_len"), COUNT),
 }
@@ -68,6 +73,16 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, description: str | None) -> None:
         super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
 
+    def parse_args(self, args: Sequence[str] | None = None, namespace: None = None) -> argparse.Namespace:
+        """The flags; --model, where it is left out, is the base that the adapter names, or the shipped decoder.
+
+        Raises InputError for what a flag does not allow, and for a folder of --adapter that holds no adapter.
+        """
+        found = super().parse_args(args)
+        if getattr(found, "model", "") is None:
+            found.model = adapter_base(found.adapter) if found.adapter else "generator"
+        return found
+
     def error(self, message: str) -> NoReturn:
         raise InputError(message)
 
@@ -99,12 +114,19 @@ def flag(setting: str) -> str:
     return "--" + setting.replace("_", "-")
 
 
+def command(script: str, *arguments: object) -> str:
+    """The command line of one of the project's scripts, to be pasted into a shell in the current folder."""
+    return shlex.join(["python", os.path.relpath(ROOT / script), *map(str, arguments)])
+
+
 def add_model_flags(parser: argparse._ActionsContainer) -> None:
-    """The flags of every script that runs a model: --model, --engine, --device, --dtype."""
-    parser.add_argument("--model", type=some_text, default="generator", metavar="NAME",
+    """The flags of every script that runs a model: --model, --adapter, --engine, --device, --dtype."""
+    parser.add_argument("--model", type=some_text, metavar="NAME",
                         help="generator (the checkpoint that comes with the project), qwen (Qwen/Qwen2.5-0.5B-Instruct), "
                              "smollm2 (HuggingFaceTB/SmolLM2-135M-Instruct), any name on the Hugging Face hub, a folder, or "
-                             "a .gguf file (default: %(default)s)")
+                             "a .gguf file (default: generator)")
+    parser.add_argument("--adapter", type=some_path, metavar="FOLDER",
+                        help="a LoRA adapter of PEFT's, merged into --model, or into the model that it names itself")
     parser.add_argument("--engine", choices=ENGINES,
                         help="what computes the model: our own decoder, which runs the Llama and Qwen2 family, or transformers "
                              "(default: own where it fits)")

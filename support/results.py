@@ -4,7 +4,7 @@ One result of a task is a dictionary: prompt, parameters (the setting), sample, 
 gather results, `<folder>/<model>/<task>.json` and a Markdown page derived from it; a study's file holds its figures.
 """
 
-from support.errors import ROOT, InputError
+from support.errors import ROOT, InputError, report, undisturbed
 
 import itertools
 import json
@@ -18,15 +18,26 @@ from collections.abc import Callable
 from pathlib import Path
 
 from support.files import check_writable, make_folder, write_text, writing
+from support.streams import visible
 
 FACTS = ("model", "versions", "device", "dtype", "threads")  # results in which these differ do not belong in one file
 
 
 def short_name(model: str) -> str:
     """A model's name for its results and their folder: the last part of a path, or of a hub name; a GGUF file's stem."""
-    if is_gguf(Path(model)):
-        return Path(model).stem  # as it was named: in the Hugging Face cache it is a link to a file named by its hash
-    return Path(model).resolve().name or "model"
+    place = Path(os.path.expanduser(model))
+    if is_gguf(place):
+        return place.stem  # as it was named: in the Hugging Face cache it is a link to a file named by its hash
+    return hub_snapshot(place) or place.resolve().name or "model"
+
+
+def hub_snapshot(folder: Path) -> str | None:
+    """The name of the model whose snapshot a folder is in the Hugging Face cache; None for any other folder.
+
+    By hand: models--Qwen--Qwen2.5-0.5B/snapshots/<the commit, 40 hexadecimal digits> is "Qwen2.5-0.5B".
+    """
+    found = re.fullmatch(r".*/models--(.+--)?([^/]+)/snapshots/[0-9a-f]{40}", folder.resolve().as_posix())
+    return found[2] if found else None
 
 
 def is_gguf(path: Path) -> bool:
@@ -34,9 +45,14 @@ def is_gguf(path: Path) -> bool:
     return path.suffix.lower() == ".gguf" and not path.is_dir()
 
 
-def model_folder(results: Path, model: str) -> Path:
-    """Where the results of a model are."""
-    return results / short_name(model)
+def with_adapter(name: str, adapter: Path | None) -> str:
+    """The name of a model into which an adapter, a folder, is merged: that of both."""
+    return f"{name}+{adapter.resolve().name}" if adapter else name
+
+
+def model_folder(results: Path, model: str, adapter: Path | None = None) -> Path:
+    """Where the results of a model are, or of a model with an adapter."""
+    return results / with_adapter(short_name(model), adapter)
 
 
 def run_facts(device: str, dtype: str) -> dict:
@@ -58,7 +74,12 @@ def run_facts(device: str, dtype: str) -> dict:
 def write_json(path: Path, content: dict) -> None:
     """Write a results file, and its folder if need be. Raises InputError where that fails."""
     make_folder(path.parent)
-    write_text(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+    write_text(path, as_unicode(json.dumps(content, ensure_ascii=False, indent=1)) + "\n")
+
+
+def as_unicode(text: str) -> str:
+    """Text that may name a file: of a name that is not UTF-8 Python keeps bytes, which become \\udcff and the like."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def read_json(path: Path) -> dict:
@@ -105,7 +126,7 @@ def set_aside(path: Path, why: str) -> None:
     aside = next(name for n in itertools.count(1) if not (name := path.with_suffix(f".old{n}")).exists())
     with writing(path):
         os.replace(path, aside)
-    print(f"{path.name} {why}: kept as {aside.name}, starting anew", file=sys.stderr)
+    report(f"{path.name} {why}: kept as {aside.name}, starting anew")
 
 
 class TaskResults:
@@ -146,9 +167,10 @@ class TaskResults:
         if not self.added:
             return
         self.content["seconds"] = round(time.perf_counter() - self.start, 2)
-        write_json(self.path, self.content)
-        write_text(self.path.with_suffix(".md"), markdown(self.content, self.path.stem))
-        print(f"{self.added} texts saved in {self.path}", file=sys.stderr)
+        with undisturbed():
+            write_json(self.path, self.content)
+            write_text(self.path.with_suffix(".md"), as_unicode(markdown(self.content, self.path.stem)))
+        report(f"{self.added} texts saved in {self.path}")
 
 
 def result_key(result: dict) -> str:
@@ -201,12 +223,9 @@ def candidate_line(candidate: dict) -> str:
 
 def print_result(result: dict) -> None:
     """A text as it stands, between its setting and its figures; for beams, what else could have won."""
-    print(f"=== {heading(result)}")
-    print(result["text"])
-    print(f"--- {figures(result)}")
-    for candidate in result.get("candidates", []):
-        print("    " + candidate_line(candidate))
-    print(flush=True)
+    candidates = ("    " + candidate_line(candidate) for candidate in result.get("candidates", []))
+    lines = (f"=== {heading(result)}", result["text"], f"--- {figures(result)}", *candidates, "")
+    print(visible("\n".join(lines)))
 
 
 def markdown(content: dict, task: str) -> str:

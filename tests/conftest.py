@@ -85,7 +85,7 @@ def folder(decoder, tmp_path):
 @pytest.fixture
 def signals():
     """Restores the test run's handlers of signals, which a training replaces."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)

@@ -1,5 +1,7 @@
 """What several test files share: small random models, transformers' own decoding, a beam search by brute force."""
 
+import io
+import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,19 +15,19 @@ ROOT = Path(__file__).resolve().parent.parent
 PROMPT = [3, 4, 5, 3]
 
 
-def random_model(seed, vocab=12, context=64, kind=None):
-    """A random Qwen2, Llama or GPT-2 with peaked distributions, float32, that fits into a millisecond."""
+def random_model(seed, vocab=12, context=64, kind=None, tied=None, layers=2, width=16):
+    """A random Qwen2, Llama or GPT-2 with peaked distributions, float32, that fits into a millisecond; tied: its head."""
     from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
     torch.manual_seed(seed)
     kind = kind or ("qwen2", "llama", "gpt2")[seed % 3]
     if kind == "gpt2":
-        return GPT2LMHeadModel(GPT2Config(vocab_size=vocab, n_embd=16, n_layer=2, n_head=2, n_positions=context,
+        return GPT2LMHeadModel(GPT2Config(vocab_size=vocab, n_embd=width, n_layer=layers, n_head=2, n_positions=context,
                                           initializer_range=0.5)).eval()
     config, model = (Qwen2Config, Qwen2ForCausalLM) if kind == "qwen2" else (LlamaConfig, LlamaForCausalLM)
-    return model(config(vocab_size=vocab, hidden_size=16, intermediate_size=24, num_hidden_layers=2,
+    return model(config(vocab_size=vocab, hidden_size=width, intermediate_size=24, num_hidden_layers=layers,
                         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=context,
-                        initializer_range=0.4)).eval()
+                        initializer_range=0.4, tie_word_embeddings=bool(tied))).eval()
 
 
 def shape(heads=4, kv_heads=2, tied=True, theta=10_000.0, head_dim=4, **others):
@@ -63,14 +65,18 @@ def neutral_generate(model, ids, max_new_tokens, eos, **settings):
     return out[0, ids.shape[1]:].tolist()
 
 
-def brute_force_beams(model, prompt, num_beams, eos_ids, limit, offered=None):
-    """Beam search as the text says it, with lists and sorts, no cache and no batch: (finished, cut off)."""
+def brute_force_beams(model, prompt, num_beams, eos_ids, limit, offered=None, process=lambda ids, scores: scores):
+    """Beam search as the text says it, with lists and sorts, no cache and no batch: (finished, cut off).
+
+    `process` is one of transformers' processors, and is given log-probabilities, as their beam search does.
+    """
     live, finished = [([], 0.0)], []
     for _ in range(limit):
         pool = []
         for ids, total in live:
             with torch.no_grad():
-                log_probs = model(torch.tensor([prompt + ids])).logits[0, -1].log_softmax(-1).tolist()
+                row = torch.tensor([prompt + ids])
+                log_probs = process(row, model(row).logits[:, -1].log_softmax(-1))[0].tolist()
             best = sorted(range(len(log_probs)), key=lambda token: -log_probs[token])[:offered or num_beams]
             pool += [(ids + [token], total + log_probs[token]) for token in best if log_probs[token] > -math.inf]
         pool.sort(key=lambda candidate: -candidate[1])
@@ -95,6 +101,12 @@ def continuations(model, prompt: Tensor, choose: Callable, columns: dict[str, Se
 
 class Letters:
     """A tokenizer of one letter per id, whose every prompt is PROMPT."""
+
+    def get_added_vocab(self):
+        return {"<|im_start|>": 1}
+
+    def convert_ids_to_tokens(self, token):
+        return chr(97 + token)
 
     def encode(self, text, **settings):
         return PROMPT
@@ -154,3 +166,78 @@ def random_blocks(n_blocks):
 def counted(targets):
     """The targets that count in the loss, in their order."""
     return targets[targets != -100].tolist()
+
+
+# ----------------------------------------------------------------------------------- tokenizers and templates of all kinds
+
+CONTROLS = ["<unk>", "<s>", "</s>", "[INST]", "[/INST]", "<|user|>", "<|assistant|>", "<|end|>", "<think>"]
+LEARNED = ["hello there, you are a storyteller. generate a story about a fox! say it\n\nuser system assistant < > | [ ] /"] * 9
+TEMPLATES = {
+    "trimmed, no system":
+        "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no') }}{% endif %}"
+        "{{ '<|' + m['role'] + '|>\n' + m['content'] | trim + '<|end|>\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}",
+    "system dropped":
+        "{% for m in messages if m['role'] != 'system' %}{{ '<|' + m['role'] + '|>' + m['content'] + '<|end|>' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}",
+    "spaces around":
+        "{% for m in messages %}{% if m['role'] == 'assistant' %}{{ ' ' + m['content'] + ' ' + eos_token }}{% else %}"
+        "{{ bos_token + '[INST] ' + m['content'] + ' [/INST]' }}{% endif %}{% endfor %}",
+    "system last":
+        "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}{{ '[INST]' }}{% if loop.last and "
+        "messages[0]['role'] == 'system' %}{{ messages[0]['content'] + '\n\n' }}{% endif %}{{ m['content'] + '[/INST]' }}"
+        "{% elif m['role'] == 'assistant' %}{{ m['content'] + eos_token }}{% endif %}{% endfor %}",
+    "no control token":
+        "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}",
+}  # fmt: skip
+
+
+def small_tokenizer(kind, flags=None, more=(), **settings):
+    """A tokenizer of a kind, trained on LEARNED, with CONTROLS as special tokens that have the AddedToken `flags`; `more` are
+    added tokens that control nothing."""
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    family, _, scheme = kind.partition(" ")
+    letters = [f"<0x{byte:02X}>" for byte in range(256)]
+    spaces = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(),
+                                decoders.Strip(" ", 1, 0)])
+    model, trainer = {
+        "bytes": (models.BPE(), trainers.BpeTrainer(vocab_size=300, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())),
+        "metaspace": (models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True),
+                      trainers.BpeTrainer(vocab_size=330, special_tokens=CONTROLS + letters)),
+        "legacy": (models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True),
+                   trainers.BpeTrainer(vocab_size=330, special_tokens=CONTROLS + letters)),
+        "unigram": (models.Unigram(), trainers.UnigramTrainer(vocab_size=60, special_tokens=CONTROLS, unk_token="<unk>")),
+        "words": (models.WordLevel(unk_token="<unk>"), trainers.WordLevelTrainer(special_tokens=CONTROLS)),
+    }[family]
+    tokenizer = Tokenizer(model)
+    if family == "bytes":
+        tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    elif family == "words":
+        tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.WhitespaceSplit()
+    elif family == "legacy":  # Llama 2's
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+        tokenizer.decoder = spaces
+    else:
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=family == "unigram")
+        tokenizer.decoder = spaces
+    if family == "unigram":
+        tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
+    trainer.show_progress = False
+    tokenizer.train_from_iterator(LEARNED, trainer)
+    content = json.loads(tokenizer.to_str())
+    content["added_tokens"] = []
+    tokenizer = Tokenizer.from_str(json.dumps(content))
+    tokenizer.add_tokens([AddedToken(token, special=True, **{"normalized": False, **(flags or {})}) for token in CONTROLS])
+    tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in more])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>",
+                                   clean_up_tokenization_spaces=False, **settings)
+
+
+class Terminal(io.StringIO):
+    """A stream that says that it is a terminal."""
+
+    def isatty(self):
+        return True

@@ -15,12 +15,12 @@ import time
 from pathlib import Path
 
 import chat
-from chat import Conversation
+from chat import Conversation, default_system, welcome
 from data.corpus.documents import STORYTELLER
 from models.chatml import CHAT_TEMPLATE, Message, chatml, conversation_ids
 from models.loading import Loaded, load_model
 from strategies import continue_ids
-from tests.helpers import ROOT, random_model
+from tests.helpers import ROOT, random_model, small_tokenizer
 
 import pexpect
 import pytest
@@ -246,6 +246,62 @@ def test_a_stopped_answer_stays_and_the_next_one_is_right(loaded):
     assert "".join(pieces) == loaded.tokenizer.decode([token for token in fresh if token not in loaded.eos_ids])
 
 
+class Parrot:
+    """What a model was asked, in the words of its tokenizer, in place of an answer."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer, self.asked = tokenizer, []
+
+    def conversation(self, system):
+        loaded = Loaded(random_model(0, vocab=len(self.tokenizer)), self.tokenizer, frozenset([1]), {})
+        return Conversation(loaded, system)
+
+    def ask(self, conversation, text):
+        ids, _ = conversation.fitted(conversation.turns, Message("user", text), 5)
+        conversation.turns = [*conversation.turns, (Message("user", text), Message("assistant", " ran."))]
+        return self.tokenizer.decode(ids)
+
+
+def test_a_conversation_with_a_base_model_goes_on_with_its_text():
+    """Bug: a model without a chat template was asked in ChatML that it never saw. By hand: BOS, then the turns as one text."""
+    from tokenizers import processors
+
+    tokenizer = small_tokenizer("bytes")
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", tokenizer.bos_token_id)])
+    parrot = Parrot(tokenizer)
+    conversation = parrot.conversation("")
+    assert parrot.ask(conversation, "Once a fox") == "<s>Once a fox"
+    assert parrot.ask(conversation, "It") == "<s>Once a fox ran.\n\nIt"
+    assert default_system(conversation.loaded) == "none"
+    assert parrot.ask(parrot.conversation("Tales."), "Once a fox") == "<s>Tales.\n\nOnce a fox"
+
+
+def test_no_system_message_leaves_what_the_template_says_by_itself():
+    """Qwen2.5's template has a system message of its own where it is given none. Bug: an empty one took its place."""
+    template = ("{% if messages[0]['role'] != 'system' %}{{ '<|user|>I am Q.<|end|>' }}{% endif %}"
+                "{% for m in messages %}{{ '<|user|>' + m['content'] + '<|end|>' }}{% endfor %}")
+    parrot = Parrot(small_tokenizer("bytes", chat_template=template))
+    assert parrot.ask(parrot.conversation(""), "hello") == "<|user|>I am Q.<|end|><|user|>hello<|end|>"
+    assert parrot.ask(parrot.conversation("S"), "hello") == "<|user|>S<|end|><|user|>hello<|end|>"
+    assert default_system(parrot.conversation("").loaded) == "story"
+
+
+def test_a_model_that_keeps_nothing_reads_all_again():
+    """GPT-1 has no cache. Bug: the second turn asked to cut tokens from an empty one."""
+    from transformers import OpenAIGPTConfig, OpenAIGPTLMHeadModel
+
+    torch.manual_seed(0)
+    model = OpenAIGPTLMHeadModel(OpenAIGPTConfig(vocab_size=320, n_embd=16, n_layer=2, n_head=2, n_positions=200,
+                                                 initializer_range=0.4)).eval()  # fmt: skip
+    loaded = Loaded(model, small_tokenizer("bytes"), frozenset([1]), {})
+    conversation = Conversation(loaded, "")
+    for text in ("Once a fox", "It", "Then"):
+        ids, _, _ = ask(conversation, text, max_new_tokens=5)
+        fresh = continue_ids(model, torch.tensor([ids]), loaded.eos_ids, temperature=0, max_new_tokens=5)
+        assert conversation.turns[-1][1].ids == tuple(token for token in fresh if token != 1)
+
+
 # --------------------------------------------------------------------------------------------------------- as a pipe
 
 
@@ -317,6 +373,15 @@ def test_one_beam_is_greedy(piped):
     assert piped("--strategy", "beam", "--num-beams", "1", *flags) == piped("--strategy", "greedy", *flags)
 
 
+def test_no_n_gram_twice_by_flag_and_by_command(piped):
+    """By hand: with runs of one token no word of the request comes back, and so none of its "story"."""
+    flags, message = ("--strategy", "greedy", "--max-new-tokens", "30"), "Tell me a story."
+    plain = piped(*flags, text=message)
+    by_flag = piped(*flags, "--no-repeat-ngram-size", "1", text=message)
+    assert by_flag == piped(*flags, text=f"/no-repeat-ngram-size 1\n{message}")
+    assert by_flag[0] == 0 and by_flag != plain and "story" not in by_flag[1]
+
+
 def test_a_refused_request_leaves_no_turn_and_prints_no_line(piped, tmp_path):
     """Once, a request refused before its first token stayed in the conversation with an empty answer."""
     lines = ["/strategy beam", "/num-beams 3000", "Hi", f"/save {tmp_path}/talk.json", "/save .", "/save ~nobody/x", "/save \0"]
@@ -385,6 +450,21 @@ def test_bad_flags_are_one_line(piped, flags):
     code, out, err = piped(*flags)
     assert code == 2 and out == "" and len(err.strip().splitlines()) == 1 and err.startswith("error: ")
     assert flags[0] in err or flags[0] == "--model"  # the message names the flag
+
+
+def test_a_file_from_windows_ends_with_its_quit(piped):
+    """Bug: the mark in front of a Windows text made a message of `quit`, which was answered."""
+    assert piped(raw=b"\xef\xbb\xbfquit\r\nTell me a story.\r\n") == (0, "", "")
+
+
+def test_the_first_line_says_what_the_model_can_do(loaded, byte_fallback):
+    """By hand: the shipped decoder; the same one by another name, a chat model; one without a template and without ChatML."""
+    story = welcome(loaded, shipped=True).splitlines()
+    assert story[0].startswith("generator, 3,477,760 parameters: it tells stories, and writes transfers as JSON. Try ")
+    assert story[1] == "/help lists the commands."
+    assert ": a chat model. Ask it anything; it answers as its system message says" in welcome(loaded, shipped=False)
+    base = byte_fallback._replace(identity={"name": "base", "parameters": 7})
+    assert welcome(base, shipped=False).startswith("base, 7 parameters: a base model. It answers no questions, ")
 
 
 def test_input_that_is_not_utf_8_is_answered(piped):

@@ -13,7 +13,8 @@ from data.corpus.transfers import held_out_transfer
 from evaluate_generator import most_repeated, respond, summarize
 from generator import GeneratorTransformer
 from models.chatml import chatml
-from models.loading import CHECKPOINT, load_model
+from models.loading import load_model
+from models.places import CHECKPOINT
 from strategies import choose
 from task1_greedy import greedy
 from task2_sampling import sample

@@ -60,8 +60,8 @@ def test_every_documented_argument_of_generate_exists(decoder):
     """Bug 3 of the exercise's listing: chat() passes an argument that does not exist. Unknown ones are TypeErrors."""
     names = list(inspect.signature(decoder.generate).parameters)
     assert names == ["prompt", "context_len", "temperature", "max_out_tokens", "top_k", "top_p", "num_beams",
-                     "length_penalty", "seed"]  # fmt: skip
-    common = {"context_len": 20, "max_out_tokens": 4, "length_penalty": 0.5, "seed": 1}
+                     "length_penalty", "seed", "no_repeat_ngram_size"]  # fmt: skip
+    common = {"context_len": 20, "max_out_tokens": 4, "length_penalty": 0.5, "seed": 1, "no_repeat_ngram_size": 3}
     assert isinstance(decoder.generate("Once", temperature=0.5, top_k=5, top_p=0.9, num_beams=1, **common), str)
     assert isinstance(decoder.generate("Once", temperature=1.0, num_beams=3, **common), str)
     with pytest.raises(TypeError):
@@ -70,6 +70,7 @@ def test_every_documented_argument_of_generate_exists(decoder):
 
 @pytest.mark.parametrize("settings", [
     {}, {"temperature": 0}, {"temperature": 0.6, "top_k": 20}, {"top_p": 0.8}, {"num_beams": 3, "length_penalty": 2.0},
+    {"temperature": 0, "no_repeat_ngram_size": 1}, {"num_beams": 3, "no_repeat_ngram_size": 1},
 ])  # fmt: skip
 def test_generate_is_the_task_files_own_decoding(decoder, settings):
     """generate adds the BOS and the decoding of ids, and is no second copy of the strategies."""
@@ -117,4 +118,16 @@ def test_a_setting_that_cannot_be_is_a_one_line_value_error(decoder, settings):
     """Refused, not silently mended."""
     with pytest.raises(InputError) as error:
         decoder.generate("Once", **settings)
+    assert "\n" not in str(error.value)
+
+
+def test_a_token_beyond_the_model_is_a_one_line_value_error(bpe):
+    """A tokenizer may know more tokens than the model; only a text that needs one of them is refused.
+
+    By hand: the model has rows for the first 280 ids, and the tokenizer's last merges are words of the text it was trained on.
+    """
+    model = randomise(GeneratorTransformer(shape(vocab_size=280), bpe), 3)
+    assert isinstance(model.generate("xyz", max_out_tokens=2, seed=1), str)
+    with pytest.raises(InputError, match="weights for 280 tokens only") as error:
+        model.generate("Once upon a time there was a tiny hedgehog.")
     assert "\n" not in str(error.value)

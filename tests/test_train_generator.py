@@ -3,9 +3,11 @@
 from support.errors import InputError
 
 import errno
+import io
 import json
 import os
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -13,7 +15,11 @@ import sys
 
 import models.checkpoint
 import train_generator
+from chat import Conversation
+from common import checked_ids
 from generator import GeneratorTransformer
+from models.chatml import Message
+from models.loading import load_model
 from tests.helpers import ROOT
 from train_generator import parse_arguments, train
 from training.evaluator import Evaluator
@@ -23,7 +29,8 @@ from training.trainer import Interrupt, Trainer
 import pytest
 import torch
 from accelerate import Accelerator
-from tokenizers import Tokenizer
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import AutoModelForCausalLM
 
@@ -120,6 +127,28 @@ def test_the_built_in_corpus_trains_and_measures_transfers(tmp_path):
     assert 0 <= rows(tmp_path / "out")[-1]["transfer_accuracy"] <= 1
 
 
+def test_a_decoder_of_books_answers_the_command_that_its_training_prints(call, run_script, tale, tmp_path):
+    """Guards what stands behind "Try it", and the other scripts on such a model. Bug: "144 tokens, more than the model's
+    context of 128": the exercise's prompts, in the ChatML of no book. Now the prompt is of the books, and plain text."""
+    code, out, _ = call("--text", tale, "--num-epochs", "1")
+    *_, prompt = flags = shlex.split(out.rpartition("Try it: ")[2])[2:]
+    assert code == 0 and prompt in tale.read_text("utf-8")
+    assert run_script("task1_greedy.py", *flags)[0] == 0
+    results = tmp_path / "results" / "out" / "task1_greedy.json"
+    assert json.loads(results.read_text("utf-8"))["runs"][0]["prompt"] == prompt
+
+    # The exercise's JSON prompt has more than 64 of this vocabulary's tokens: as many as fit are read, and that is said.
+    loaded = load_model(str(tmp_path / "out"))
+    assert checked_ids(loaded, "json").shape == (1, 64)
+    assert loaded.tokenizer.decode(checked_ids(loaded, "json")[0]).endswith("Transfer 100 rubles and 50 kopeck to Mike")
+    assert loaded.tokenizer.decode(checked_ids(loaded, prompt)[0]) == prompt
+    code, _, errors = run_script("task1_greedy.py", "--model", str(tmp_path / "out"))
+    assert code == 0 and "of the prompt json the model's context holds the last 64" in errors
+    chat = Conversation(loaded, "")
+    ids, _ = chat.fitted([], Message("user", "The hedgehog"), 8)
+    assert loaded.tokenizer.decode(ids) == "The hedgehog"
+
+
 def test_init_goes_on_from_a_checkpoint(start):
     """Guards --init: the first loss is near the trained model's last ones, far below a fresh model's."""
     trained = start("trained", "--learning-rate", "0.01", "--num-epochs", "12")
@@ -148,6 +177,32 @@ def test_other_tokenizers_train(start, kind):
     folder = start(kind, "--tokenizer", kind, "--num-epochs", "1")
     tokenizer = GeneratorTransformer.load_from_checkpoint(folder).tokenizer
     assert tokenizer.token_to_id("hedgehog" if kind == "word" else "h") is not None or tokenizer.token_to_id(" hedgehog")
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_a_log_that_cannot_hold_the_text(call, tmp_path, monkeypatch, encoding):
+    """Guards a log redirected on Windows or in the C locale. Bug: the first evaluation ended the training, unsaved."""
+    (tmp_path / "сказка.txt").write_text("Жил-был ёжик по имени Соник. Он любил яблоки. " * 60, "utf-8")
+    log = io.TextIOWrapper(io.BytesIO(), encoding)
+    monkeypatch.setattr(sys, "stdout", log)
+    assert call("--text", tmp_path / "сказка.txt", "--num-epochs", "1")[0] == 0
+    assert rb"\u043a\u0438" in log.buffer.getvalue()
+    assert "ки" in rows(tmp_path / "out")[-1]["sample"]
+
+
+def test_a_tokenizer_without_an_unknown_token_trains(call, tale, tmp_path):
+    """Guards --tokenizer. Bugs: a traceback for a text with an unknown word; and for a tokenizer that cannot encode what it
+    has itself decoded, as here, where it writes ▁ for a space and has no decoder: then there is no sample."""
+    spaces = pre_tokenizers.Metaspace()
+    words = sorted({word for word, _ in spaces.pre_tokenize_str(tale.read_text("utf-8"))})
+    for number, flags in ((0, ()), (2, ("--output", tmp_path / "less"))):
+        tokenizer = Tokenizer(WordLevel({word: i for i, word in enumerate(words[number:])}))
+        tokenizer.pre_tokenizer = spaces
+        tokenizer.save(str(tmp_path / "words.json"))
+        code, _, errors = call("--text", tale, "--tokenizer", tmp_path / "words.json", "--num-epochs", "1", *flags)
+        assert code == number
+    assert rows(tmp_path / "out")[-1]["sample"] == ""
+    assert f"error: the tokenizer has no token for '{words[0]}'" in errors or f"'{words[1]}'" in errors
 
 
 def test_a_tokenizer_json_trains(start, model_folder):
@@ -195,11 +250,109 @@ def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(call, tale, tmp_pa
     assert state["progress"]["step"] == 3 and len(rows(tmp_path / "out")) == 3
 
 
-def test_a_polite_kill_is_a_ctrl_c(call, tale, monkeypatch):
-    """Guards SIGTERM, which schedulers send."""
-    signal_at(monkeypatch, 2, signal.SIGTERM)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_polite_kill_is_a_ctrl_c(call, tale, tmp_path, monkeypatch, number):
+    """Guards SIGTERM, which schedulers send, and SIGHUP. Bug: a closed terminal lost every step."""
+    signal_at(monkeypatch, 2, number)
     code, _, errors = call("--text", tale)
     assert code == 130 and "--resume" in errors
+    assert torch.load(tmp_path / "out" / train_generator.WORK / "state.pt", weights_only=True)["progress"]["step"] == 2
+
+
+def test_a_reader_who_leaves_saves_and_stops(start, call, tale, tmp_path, monkeypatch):
+    """Guards `| head -2`. Bug: the training ended in "Broken pipe", and the model that it had evaluated was not saved. The
+    resumed training is the one that was never stopped."""
+    flags = ("--num-epochs", "2", "--eval-every", "3")
+    reader, writer = os.pipe()
+    check = Trainer.check
+    monkeypatch.setattr(Trainer, "check", lambda *args: (os.close(reader), check(*args))[1])
+    with open(writer, "w") as out, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", out)
+        code, _, errors = call("--text", tale, *flags)
+    assert code == 130 and "stopped: the output cannot be written: Broken pipe; go on with: python " in errors
+    GeneratorTransformer.load_from_checkpoint(tmp_path / "out")
+    state = torch.load(tmp_path / "out" / train_generator.WORK / "state.pt", weights_only=True)
+    assert state["progress"]["step"] == 4
+    monkeypatch.setattr(Trainer, "check", check)
+    start("out", "--resume")
+    assert_same_training(start("whole", *flags), tmp_path / "out")
+
+
+def test_a_kill_in_preparation_leaves_nothing(call, tale, tmp_path, monkeypatch):
+    """Guards a new start. Bug: SIGTERM left the prepared data in the output folder."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    monkeypatch.setattr(train_generator, "write_blocks", lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGTERM))
+    assert call("--text", tale)[0] == 143
+    assert not (tmp_path / "out").exists()
+
+
+def stopped(call, monkeypatch, step, *flags):
+    """Call the script and stop it at a step; returns the command that it prints, as arguments."""
+    with monkeypatch.context() as patch:
+        signal_at(patch, step)
+        code, _, errors = call(*flags)
+    assert code == 130
+    return shlex.split(errors.rpartition("go on with: ")[2])
+
+
+def test_a_training_resumes_elsewhere_without_what_it_began_with(call, start, checkpoint, tale, tmp_path, monkeypatch):
+    """Guards --resume, whose state holds all. Bug: the folder of --init was needed again, and from the same place."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    shutil.copytree(checkpoint, "first")
+    shutil.copy(tale, "tale.txt")
+    flags = ("--num-epochs", "2", "--dropout", "0.2", "--seed", "3")
+    stopped(call, monkeypatch, 3, "--text", "tale.txt", "--init", "first", *flags)
+    shutil.rmtree(tmp_path / "here")
+    monkeypatch.chdir(tmp_path)
+    start("out", "--resume")
+    assert_same_training(start("whole", "--init", str(checkpoint), *flags), tmp_path / "out")
+
+
+def test_printed_commands_can_be_pasted(tale, tmp_path, monkeypatch, capsys):
+    """Guards what is printed, with a space and a quote in the folder's name. Bug: they were printed as they are."""
+    monkeypatch.chdir(tmp_path)
+    output, flags = "it's out", ("--text", str(tale), "--num-epochs", "1")
+    monkeypatch.setattr(sys, "argv", ["train_generator.py", *TINY, *flags, "--output", output])
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        signal_at(patch, 2)
+        train_generator.main()
+    python, script, *flags = shlex.split(capsys.readouterr().err.rpartition("go on with: ")[2])
+    assert python == "python" and (tmp_path / script).samefile(ROOT / "train_generator.py")
+    monkeypatch.setattr(sys, "argv", [script, *flags])
+    train_generator.main()
+    python, script, *flags = shlex.split(capsys.readouterr().out.rpartition("Try it: ")[2])
+    assert (tmp_path / script).samefile(ROOT / "task1_greedy.py") and flags[:3] == ["--model", output, "--prompt"]
+
+
+def make_earlier(work):
+    """The files of a stopped training as the first version wrote them: see `arguments.json` of 21 November in git's history."""
+    settings = json.loads((work / "arguments.json").read_text("utf-8"))
+    del settings["batch_tokens"]
+    settings |= {"output": "runs/decoder", "resume": False}
+    (work / "arguments.json").write_text(json.dumps(settings), "utf-8")
+    (work / "model.json").unlink()
+    state = torch.load(work / "state.pt", weights_only=True)
+    state["progress"]["losses"] = [loss / targets for loss, targets in state["progress"]["losses"]]
+    torch.save(state, work / "state.pt")
+
+
+def test_the_state_of_an_earlier_version_resumes(call, start, checkpoint, tale, tmp_path, monkeypatch):
+    """Bug: the state of a version that had no --batch-tokens was "cannot be read". With --init it needs that folder again."""
+    stopped(call, monkeypatch, 3, "--text", tale, "--num-epochs", "2")
+    make_earlier(tmp_path / "out" / train_generator.WORK)
+    start("out", "--resume")
+    assert losses(tmp_path / "out") == losses(start("whole"))
+    shutil.rmtree(tmp_path / "out")
+
+    shutil.copytree(checkpoint, tmp_path / "first")
+    stopped(call, monkeypatch, 3, "--text", tale, "--num-epochs", "2", "--init", tmp_path / "first")
+    make_earlier(tmp_path / "out" / train_generator.WORK)
+    (tmp_path / "first").rename(tmp_path / "moved")
+    code, _, errors = call("--resume")
+    assert code == 2 and errors.startswith("error: ") and "an earlier version began this training" in errors
+    (tmp_path / "moved").rename(tmp_path / "first")
+    start("out", "--resume")
 
 
 def test_a_second_ctrl_c_ends_at_once(call, tale, tmp_path, monkeypatch):
@@ -279,6 +432,7 @@ def test_a_broken_state_is_one_line(call, tale, tmp_path, monkeypatch, damage):
 
 @pytest.mark.parametrize("name, content", [
     ("training_state/arguments.json", b"{"), ("training_state/arguments.json", b'{"text": null}'),
+    ("training_state/model.json", b"["), ("training_state/model.json", b'{"config": {"hidden_size": -1}}'),
     ("training_state/tokenizer.json", b"{}"), ("training_state/train/tokens.bin", b""),
     ("training_state/train/blocks.bin", b"x"), ("metrics.jsonl", b"x\n")])  # fmt: skip
 def test_a_damaged_file_is_one_line(call, tale, tmp_path, monkeypatch, name, content):
@@ -474,10 +628,11 @@ def checkpoint(tmp_path_factory, tale):
     ("another shape", "the configuration says"),
     ("no control tokens", "has no <|im_start|>"),
     ("too long", "--max-length 65 is more than the 64"),
+    ("rows missing", "but the model has weights for"),
 ])  # fmt: skip
 def test_a_checkpoint_that_cannot_be_trained_on(call, checkpoint, tale, tmp_path, damage, says):
     """Guards --init. Bugs: a tokenizer without control tokens was a traceback; too long a window was found only when
-    the corpus was written, and left it."""
+    the corpus was written, and left it. A tokenizer may know more tokens than the model, but no text may need them."""
     folder = shutil.copytree(checkpoint, tmp_path / "bad")
     weights = folder / "model.safetensors"
     if damage == "weights missing":
@@ -489,6 +644,11 @@ def test_a_checkpoint_that_cannot_be_trained_on(call, checkpoint, tale, tmp_path
         (folder / "config.json").write_text(json.dumps({**content, "hidden_size": 32}), "utf-8")
     elif damage == "no control tokens":
         Tokenizer(WordLevel({"<|endoftext|>": 0, "hi": 1}, "hi")).save(str(folder / "tokenizer.json"))
+    elif damage == "rows missing":
+        content, tensors = json.loads((folder / "config.json").read_text("utf-8")), load_file(weights)
+        tensors["model.embed_tokens.weight"] = tensors["model.embed_tokens.weight"][:200].contiguous()
+        save_file(tensors, weights)
+        (folder / "config.json").write_text(json.dumps({**content, "vocab_size": 200}), "utf-8")
     length = "65" if damage == "too long" else "64"
     assert_clean_error(call("--text", tale, "--init", folder, "--max-length", length), tmp_path / "out", says)
 

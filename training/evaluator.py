@@ -4,6 +4,8 @@ A batch of windows is (input_ids, targets), both (rows, T) int64: the target at 
 IGNORED. Losses are in nats.
 """
 
+from support.errors import InputError
+
 import math
 from collections.abc import Callable
 
@@ -60,7 +62,10 @@ class Evaluator:
     def __call__(self) -> dict:
         """validation_loss (nats per target), perplexity, sample and the share; the model must be in eval mode."""
         loss, exact = self.measure()
-        sample = self.sample(self.prompt()) if math.isfinite(loss) else ""  # there is nothing to draw from NaN
+        try:
+            sample = self.sample(self.prompt()) if math.isfinite(loss) else ""  # there is nothing to draw from NaN
+        except InputError:  # a tokenizer without an unknown token need not encode what it has decoded
+            sample = ""
         figures = {"validation_loss": loss, "perplexity": perplexity(loss), "sample": sample}
         if self.share:
             name, count = self.share

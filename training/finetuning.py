@@ -4,22 +4,22 @@ LoRA, Hu et al. 2021, section 4.1: beside each frozen matrix W stands B A of ran
 that training begins with the model as it is. `peft` puts it in and writes the adapter's folder.
 """
 
+import copy
 import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data.messages import ends_of
+from models.loss import summed_loss
 from models.transformer import Output
 from support.files import writing
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-CHUNK = 128  # positions whose logits are computed at a time: a pretrained vocabulary is large
 
 
 class FineTuned(nn.Module):
@@ -30,6 +30,7 @@ class FineTuned(nn.Module):
         weights of the model, which is then to be float32."""
         super().__init__()
         self.rank, self.tokenizer, self.config = rank, tokenizer, model.config
+        model.set_attn_implementation("eager")  # "sdpa" takes a third of all time for its derivative, however short the texts
         if rank is None:
             self.model = model
         else:
@@ -54,9 +55,7 @@ class FineTuned(nn.Module):
             return self.base(input_ids=input_ids, **how)
         counted = targets != -100
         vectors = self.base.get_decoder()(input_ids=input_ids, use_cache=False).last_hidden_state[counted]
-        head = self.base.get_output_embeddings()
-        chunks = zip(vectors.split(CHUNK), targets[counted].split(CHUNK), strict=True)
-        return Output(None, sum(F.cross_entropy(head(part).float(), tokens, reduction="sum") for part, tokens in chunks))
+        return Output(None, summed_loss(self.base.get_output_embeddings(), vectors, targets[counted]))
 
     def save_checkpoint(self, folder: Path, dtype: torch.dtype) -> None:
         """Write the adapter as peft does, or with all weights trained the whole model in `dtype`, the weights last.
@@ -65,12 +64,15 @@ class FineTuned(nn.Module):
         """
         with tempfile.TemporaryDirectory(prefix=".writing", dir=folder) as aside, writing(folder):
             if self.rank is None:
-                weights = {name: weight.to(dtype) for name, weight in self.model.state_dict().items()}
-                self.model.save_pretrained(aside, state_dict=weights)
+                whole = copy.deepcopy(self.model).to(dtype)
+                whole.generation_config.eos_token_id = ends_of(self.tokenizer)[1]  # what it has learned to end with
+                whole.save_pretrained(aside)
                 self.tokenizer.save_pretrained(aside)
             else:
                 self.model.save_pretrained(aside)
+            mode = next(Path(aside).glob("*config.json")).stat().st_mode  # safetensors lets nobody but its owner read a file
             for path in sorted(Path(aside).glob("*.[js]*"), key=lambda path: (path.suffix == ".safetensors", path.name)):
+                path.chmod(mode)
                 os.replace(path, folder / path.name)  # *.json, *.jinja, *.safetensors
 
 

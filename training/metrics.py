@@ -52,16 +52,14 @@ class Metrics:
 
     def draw(self) -> None:
         """Draw the losses of all steps, averaged, and those of all evaluations, of which there must be one."""
-        import matplotlib
-
-        matplotlib.use("agg")
-        from matplotlib import pyplot as plt
+        from support.drawing import Figure
 
         losses = np.array([(row["step"], row["loss"]) for row in self.rows if "loss" in row])  # (steps, 2)
         evaluations = [row for row in self.rows if "validation_loss" in row]
         window = min(50, len(losses))
         smooth = np.convolve(losses[:, 1], np.ones(window) / window, "valid")
-        figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+        figure = Figure(figsize=(8, 4.5), layout="constrained")  # without pyplot, which opens windows
+        axes = figure.subplots()
         axes.plot(losses[window - 1:, 0], smooth, color=BLUE, label=f"training, mean of {window} steps")
         steps = [row["step"] for row in evaluations]
         axes.plot(steps, [row["validation_loss"] for row in evaluations], "o-", color=ORANGE, label="validation")
@@ -73,4 +71,3 @@ class Metrics:
             right.set(ylabel="%", ylim=(0, 100))
         figure.legend(loc="outside lower center", ncols=3)
         write_aside(self.picture, lambda path: figure.savefig(path, format="png", dpi=120))
-        plt.close(figure)

@@ -7,16 +7,19 @@ A training can be stopped at any moment, by Ctrl-C or a kill, and resumes from i
 was never stopped. Several processes share each batch, and take the same steps as one.
 """
 
-from support.errors import InputError
+from support.errors import KILLS, InputError
 
 import math
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FrameType
+from typing import Any, TextIO
 
-from support.files import write_aside
+from support.files import reason, write_aside
+from support.streams import visible
 from training.metrics import Metrics
 from training.precision import autocast
 
@@ -36,23 +39,45 @@ class Diverged(InputError):
 
 
 class Interrupt:
-    """Notes Ctrl-C and SIGTERM, so that the step under way can finish; a second one ends at once.
+    """Notes Ctrl-C, SIGTERM and SIGHUP, so that the step under way can finish; a second one ends at once.
 
-    Its handlers stay installed after the training has ended: `accelerate launch` may pass a signal on late.
+    Its handlers stay installed after the training has ended: `accelerate launch` may pass a signal on late. What is ignored
+    stays ignored: SIGHUP under nohup.
     """
 
     ECHO = 1.0  # seconds within which a second signal is the first one, passed on by `accelerate launch`
 
     def __init__(self) -> None:
-        self.noted, self.first = False, math.inf
+        self.noted, self.first, self.cause = False, math.inf, ""
         self.wanted = False  # whether any process noted one: what all agree on at a step's end
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, *(kill for kill in KILLS if signal.getsignal(kill) is not signal.SIG_IGN)):
             signal.signal(number, self.note)
 
     def note(self, number: int, frame: FrameType | None) -> None:
         self.noted, self.first = True, min(self.first, time.monotonic())
         if time.monotonic() - self.first > self.ECHO:
             raise KeyboardInterrupt
+
+
+class Told:
+    """A stream whose failure counts as Ctrl-C: its reader has left (`| head -1`), or the disk under the log is full."""
+
+    def __init__(self, stream: TextIO, interrupt: Interrupt) -> None:
+        self.stream, self.interrupt = stream, interrupt
+
+    def write(self, text: str) -> None:
+        """Write the text and flush it, or note why that is impossible."""
+        try:
+            self.stream.write(text)
+            self.stream.flush()
+        except OSError as error:
+            self.interrupt.noted, self.interrupt.cause = True, f"the output cannot be written: {reason(error)}"
+
+    def flush(self) -> None:
+        """`write` has done it."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
 
 
 class Trainer:
@@ -107,6 +132,7 @@ class Trainer:
             torch.set_rng_state(state["random"])
             for name in PROGRESS:
                 setattr(self, name, state["progress"][name])
+            self.losses = [loss for loss in self.losses if isinstance(loss, tuple)]  # an earlier version kept their means
         except Exception as error:  # a damaged file fails in many ways, and torch describes each in many lines
             raise InputError(f"{self.state_path} cannot be read, is it another training's? ({type(error).__name__})") from error
 
@@ -127,12 +153,16 @@ class Trainer:
 
         evaluate: measures the model, in eval mode and without gradients; "validation_loss" is one of its figures.
         keep_best: called whenever that is lower than ever before. metrics: None in all processes but the main one.
-        Raises KeyboardInterrupt at Ctrl-C, once the step under way is finished and saved, and Diverged.
+        Raises KeyboardInterrupt at Ctrl-C, or when the output cannot be written any more, once the step under way is finished
+        and saved, and Diverged.
         """
         interrupt = Interrupt()
         self.model.train()
-        steps = {"total": self.num_steps, "initial": self.step}
-        with tqdm(**steps, desc="training", unit=" steps", disable=not metrics) as progress:
+        bar = {"desc": "training", "unit": " steps", "file": Told(sys.stderr, interrupt), "dynamic_ncols": True}
+        with tqdm(total=self.num_steps, initial=self.step, disable=not metrics, **bar) as progress:
+            def show(text: str) -> None:
+                progress.clear()
+                print(visible(text), file=Told(sys.stdout, interrupt))
             for batch in self.batches(self.step):
                 started = time.perf_counter()
                 loss = self.take_step(batch, interrupt)
@@ -145,17 +175,17 @@ class Trainer:
                     metrics.add({"step": self.step, "loss": loss})
                 finished = self.step == self.num_steps
                 if finished or self.step % eval_every == 0:
-                    gap = self.check(evaluate, keep_best, metrics, progress.write) if metrics else -math.inf
+                    gap = self.check(evaluate, keep_best, metrics, show) if metrics else -math.inf
                     self.losses = []
                     if gap > max_loss_gap:
-                        progress.write(f"stopped: the loss gap exceeds {max_loss_gap}")
+                        show(f"stopped: the loss gap exceeds {max_loss_gap}")
                     finished |= self.any_process(gap > max_loss_gap)
                 if finished:  # not saved: a training resumed from its last step would have no step left to end with
                     return
                 if metrics and (self.step % save_every == 0 or interrupt.wanted):
                     self.save()
                 if interrupt.wanted:
-                    raise KeyboardInterrupt
+                    raise KeyboardInterrupt(interrupt.cause)
 
     def take_step(self, batch: Batch, interrupt: Interrupt) -> float:
         """Update the weights once; returns the batch's mean loss over all targets and processes.
@@ -199,14 +229,14 @@ class Trainer:
         validation_loss = figures["validation_loss"]
         if not math.isfinite(validation_loss):
             raise Diverged(f"the validation loss is {validation_loss}")
+        if validation_loss < self.best:
+            self.best = validation_loss
+            keep_best()
         self.seconds += time.perf_counter() - started
         row = {"step": self.step, "train_loss": train_loss, **figures, "seconds": round(self.seconds)}
         metrics.add(row)
         metrics.draw()
         show(metrics.words(row))
-        if validation_loss < self.best:
-            self.best = validation_loss
-            keep_best()
         return validation_loss - train_loss
 
     def any_process(self, says: bool) -> bool:

@@ -14,13 +14,16 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import task2_sampling
 import task3_temperature
 import task4_nucleus
 import task5_beam
 from common import PROMPTS, context_of, make_row, prompt_ids, token_by_token
-from models.loading import Loaded, find_model, load_model, open_causal_lm, open_gguf
+from models.adapter import merged
+from models.loading import Loaded, load_model, open_causal_lm, open_gguf
+from models.places import find_model
 from support.flags import COUNT, Parser, add_model_flags, add_results_flag, number
 from support.results import is_gguf, model_folder, run_facts, write_json
 from task1_greedy import greedy
@@ -75,12 +78,13 @@ def their_tasks(model: nn.Module, prompts: list[Tensor], new_tokens: int) -> Non
             generate(model, ids, new_tokens, **setting)
 
 
-def open_theirs(name: str, device: str, dtype: str) -> nn.Module:
+def open_theirs(name: str, device: str, dtype: str, adapter: Path | None) -> nn.Module:
     """The same model, opened by transformers, without its generation config."""
     from transformers import GenerationConfig
 
     place = find_model(name)
-    model = (open_gguf if is_gguf(place) else open_causal_lm)(place, getattr(torch, dtype)).to(device).eval()
+    model = (open_gguf if is_gguf(place) else open_causal_lm)(place, getattr(torch, dtype))
+    model = (merged(model, adapter) if adapter else model).to(device).eval()
     model.generation_config = GenerationConfig()
     return model
 
@@ -127,8 +131,8 @@ def main() -> None:
         add_model_flags(parser)
         add_results_flag(parser)
         args = parser.parse_args()
-        loaded = load_model(args.model, args.device, args.dtype, args.engine)
-        theirs = open_theirs(args.model, args.device, args.dtype)
+        loaded = load_model(args.model, args.device, args.dtype, args.engine, args.adapter)
+        theirs = open_theirs(args.model, args.device, args.dtype, args.adapter)
         prompts = [prompt_ids(loaded.tokenizer, name) for name in PROMPTS]
         if max(ids.shape[1] for ids in prompts) + args.new_tokens > context_of(theirs):
             raise InputError(f"prompt and new tokens do not fit the context of {context_of(theirs)}")
@@ -136,7 +140,7 @@ def main() -> None:
         for name, pair in works(loaded, theirs, prompts, args.new_tokens).items():
             rows.append(compare(name, pair, args.rounds))
             print(json.dumps(rows[-1]), flush=True)
-        write_json(model_folder(args.results, args.model) / f"decoding_speed_{args.dtype}.json", {
+        write_json(model_folder(args.results, args.model, args.adapter) / f"decoding_speed_{args.dtype}.json", {
             **run_facts(args.device, args.dtype), "model": loaded.identity, "new_tokens": args.new_tokens,
             "rounds": args.rounds, "first": "ours", "rows": rows})  # fmt: skip
 

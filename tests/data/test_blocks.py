@@ -104,10 +104,11 @@ def test_a_prompt_is_context_and_only_prompts_hold_control_tokens(tmp_path):
     assert TOKENIZER.encode_special_tokens is False  # the caller's tokenizer is as it was
 
 
-def test_a_document_whose_prompt_leaves_no_room_is_left_out(tmp_path):
-    """At the exercise's windows of 128 tokens a few long requests once stopped the whole training."""
+def test_a_document_whose_prompt_leaves_no_room_is_left_out(tmp_path, capsys):
+    """At the exercise's windows of 128 tokens a few long requests once stopped the whole training; later they went unsaid."""
     documents = [("hi " * 50, "ho"), ("hi", "ho")]
     assert len(write_blocks(tmp_path / "d", documents, TOKENIZER, 16, bos_id=END, eos_id=IM_END)) == 1
+    assert capsys.readouterr().err == "1 documents are left out: their prompts do not fit in the 16 tokens of --max-length\n"
     with pytest.raises(InputError, match="no documents to train on"):
         write_blocks(tmp_path / "d", [("hi " * 50, "ho")], TOKENIZER, 16, bos_id=END, eos_id=IM_END)
 
@@ -210,7 +211,7 @@ def test_a_large_text_is_not_held_in_memory(tmp_path):
         from tests.helpers import END, story_tokenizer
         data.blocks.BATCH = 1 << 17
         for path in sys.argv[1:]:
-            texts = read_texts([path], Path("unused"))
+            texts = read_texts([Path(path)])
             data.blocks.write_blocks(Path(path).with_suffix(".blocks"), texts, story_tokenizer(), 512, END, END)
             print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
     """

@@ -2,11 +2,15 @@
 
 from support.errors import InputError
 
+import gzip
 import http.server
+import os
+import random
+import re
 import threading
 from pathlib import Path
 
-from data.texts import PIECE, read_texts
+from data.texts import PIECE, _ascii, read_texts, text_files
 from tests.helpers import STORY, story_tokenizer
 
 import pytest
@@ -15,7 +19,7 @@ TOKENIZER = story_tokenizer()
 
 
 def read(*sources, cache="unused") -> list[tuple[str | None, str]]:
-    return list(read_texts([str(source) for source in sources], Path(cache)))
+    return list(read_texts(text_files([str(source) for source in sources], Path(cache), Path("unused"))))
 
 
 def write_file(path: Path, content: str | bytes) -> Path:
@@ -95,6 +99,73 @@ def test_missing_sources(tmp_path):
         read(tmp_path / "folder")
 
 
+@pytest.mark.parametrize("name", ["tale.TXT", "tale.txt.gz", "TALE.Txt.GZ"])
+def test_names_in_capitals_and_compressed_files(tmp_path, name):
+    """Bug: `.TXT`, as old archives write it, was no text."""
+    write_file(tmp_path / name, gzip.compress(b"\xef\xbb\xbfone\r\n") if name.lower().endswith("gz") else "one")
+    assert read(tmp_path) == [("", "one")] == read(tmp_path / name)
+
+
+def test_what_a_folder_holds_besides_is_left_out_and_counted(tmp_path, capsys):
+    """Bug: a Mac's ._tale.txt beside tale.txt stopped the training as "not UTF-8"; whatever else there was went unsaid."""
+    write_file(tmp_path / "tale.txt", "tale")
+    (tmp_path / "__MACOSX").mkdir()
+    for name in ("._tale.txt", "__MACOSX/._tale.txt"):
+        write_file(tmp_path / name, b"\x00\x05\x16\x07\x00\xff")
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    write_file(tmp_path / ".ipynb_checkpoints" / "tale-checkpoint.txt", "twice")
+    for name, content in (("empty.txt", ""), ("blank.txt", "\ufeff \r\n"), ("notes.md", "#")):
+        write_file(tmp_path / name, content)
+    (tmp_path / "away.txt").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe.txt")
+    assert read(tmp_path) == [("", "tale")]
+    told = capsys.readouterr().err.splitlines()[0]
+    assert told == (f"{tmp_path}: 1 to read; left out: 3 hidden (._tale.txt, ...), 2 no file (away.txt, ...), "
+                    "2 without text (blank.txt, ...), 1 not .txt (notes.md)")
+    (tmp_path / "tale.txt").unlink()
+    with pytest.raises(InputError, match=r"no \.txt file in this folder; left out: 3 hidden"):
+        read(tmp_path)
+
+
+def test_links_are_followed_and_each_file_is_read_once(tmp_path, capsys):
+    """A link to the folder that it is in would be read without end."""
+    for folder in ("books/deep", "other"):
+        (tmp_path / folder).mkdir(parents=True)
+    for name, text in (("books/deep/a.txt", "a"), ("other/b.txt", "b"), ("c.txt", "c")):
+        write_file(tmp_path / name, text)
+    (tmp_path / "books" / "deep" / "up").symlink_to(tmp_path / "books")
+    (tmp_path / "books" / "other").symlink_to(tmp_path / "other")
+    (tmp_path / "books" / "link.txt").symlink_to(tmp_path / "c.txt")
+    (tmp_path / "books" / "again.txt").symlink_to(tmp_path / "other" / "b.txt")
+    (tmp_path / "link to books").symlink_to(tmp_path / "books")
+    assert sorted(text for _, text in read(tmp_path / "link to books")) == ["a", "b", "c"]
+    assert "left out: 2 read already (" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [b"one\n", gzip.compress(b"one\n")])
+def test_a_pipe_is_copied_since_it_can_be_read_once_only(tmp_path, content):
+    """Bug: `--text <(cat books/*)` was no such file. A training reads its texts twice, for the tokenizer and for the blocks."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_bytes(content))
+    writer.start()
+    files = text_files([str(pipe)], Path("unused"), tmp_path / "copies")
+    writer.join()
+    for _ in range(2):
+        assert list(read_texts(files)) == [("", "one")]
+    assert files[0].parent == tmp_path / "copies"
+
+
+def test_damaged_gzip_data_are_named(tmp_path):
+    whole = gzip.compress(random.Random(0).randbytes(1000).hex().encode())
+    for damaged in (whole[:500], whole[:-8] + b"\0" * 8, whole[:20] + b"\xff" * 20 + whole[40:]):
+        with pytest.raises(InputError, match=r"bad\.gz: damaged gzip data"):
+            read(write_file(tmp_path / "bad.gz", damaged))
+    latin = write_file(tmp_path / "latin.gz", gzip.compress(b"abc\xe9 d"))
+    with pytest.raises(InputError, match=r"not UTF-8 at byte offset 3 .*: save it as UTF-8"):
+        read(latin)
+
+
 @pytest.fixture
 def server():
     """A local server of one text, and the list of the paths it was asked for."""
@@ -103,16 +174,20 @@ def server():
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             asked.append(self.path)
+            encoding = self.path.rpartition("?")[2]
+            body = gzip.compress(b"Hello") if encoding == "gzip" else b"Hello"
             self.send_response(404 if self.path == "/missing" else 200)
-            self.send_header("Content-Length", "99" if self.path == "/broken" else "5")
+            self.send_header("Content-Length", "99" if self.path == "/broken" else str(len(body)))
+            if encoding in ("gzip", "br"):
+                self.send_header("Content-Encoding", encoding)
             self.end_headers()
-            self.wfile.write(b"Hello")
+            self.wfile.write(body)
 
         def log_message(self, *arguments):
             pass
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
-        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        threading.Thread(target=httpd.serve_forever, args=(0.01,), daemon=True).start()
         yield f"http://127.0.0.1:{httpd.server_port}", asked
         httpd.shutdown()
 
@@ -127,9 +202,24 @@ def test_a_url_is_fetched_once(tmp_path, server):
     assert len(asked) == 2
 
 
-@pytest.mark.parametrize(("path", "reason"), [("missing", "404"), ("broken", "5 of 99 bytes")])
+@pytest.mark.parametrize(("path", "sent"), [
+    ("a tale.txt", "/a%20tale.txt"), ("Ёж.txt?q=ж&r=%20", "/%D0%81%D0%B6.txt?q=%D0%B6&r=%20"), ("t.txt?gzip", "/t.txt?gzip")])
+def test_addresses_with_spaces_and_cyrillic_and_compressed_bodies(tmp_path, server, path, sent):
+    """Bugs: an address with a space or a Cyrillic letter could not be fetched; a body that the server had compressed was no
+    UTF-8. By hand: Ё is D0 81 in UTF-8, ж D0 B6, a space 20; what is encoded already stays."""
+    url, asked = server
+    assert read(f"{url}/{path}", cache=tmp_path) == [("", "Hello")]
+    assert asked == [sent]
+
+
+def test_a_host_in_cyrillic():
+    """By hand: пример.рф is xn--e1afmkfd.xn--p1ai in IDNA, as the registry of .рф lists it."""
+    assert _ascii("http://я@пример.рф:80/ж") == "http://%D1%8F@xn--e1afmkfd.xn--p1ai:80/%D0%B6"
+
+
+@pytest.mark.parametrize(("path", "reason"), [("missing", "404"), ("broken", "5 of 99 bytes"), ("t?br", "the encoding br")])
 def test_a_failed_download_is_not_kept(tmp_path, server, path, reason):
-    with pytest.raises(InputError, match=f"cannot fetch {server[0]}/{path}: .*{reason}"):
+    with pytest.raises(InputError, match=f"cannot fetch {re.escape(f'{server[0]}/{path}')}: .*{reason}"):
         read(f"{server[0]}/{path}", cache=tmp_path)
     assert not [file for file in tmp_path.iterdir() if file.suffix != ".part"]
 

@@ -1,9 +1,20 @@
 """ChatML: one writer, equal to the exercise's own text; what a user types is never a control token."""
 
 from common import PROMPTS, answer, prompt_ids
-from models.chatml import CHAT_TEMPLATE, IM_START, Message, chat_end, conversation_ids
+from data.corpus.documents import JSON_MACHINE, STORYTELLER
+from models.chatml import (
+    CHAT_TEMPLATE,
+    IM_START,
+    PLAIN_TEMPLATE,
+    Message,
+    chat_end,
+    chatml,
+    conversation_ids,
+    read_chatml,
+    template_of,
+)
 from models.loading import Loaded, load_model
-from tests.helpers import ROOT
+from tests.helpers import ROOT, TEMPLATES, small_tokenizer
 
 import pytest
 import torch
@@ -38,6 +49,99 @@ def test_a_conversation(model_folder):
     assert tokenizer.decode(conversation_ids(tokenizer, messages, CHAT_TEMPLATE)) == (
         "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nYes<|im_end|>\n"
         "<|im_start|>user\nGo<|im_end|>\n<|im_start|>assistant\n")
+
+
+def test_chatml_is_read_as_it_is_written():
+    """By hand: the two messages of each prompt; anything less than a whole prompt is a user's text."""
+    assert read_chatml(PROMPTS["json"]) == [Message("system", JSON_MACHINE),
+                                            Message("user", "Transfer 100 rubles and 50 kopeck to Mike")]
+    assert read_chatml(chatml("a\nb", "c<|im_start|>d")) == [Message("system", "a\nb"), Message("user", "c<|im_start|>d")]
+    assert read_chatml("hello") == read_chatml(PROMPTS["json"] + "{") == read_chatml("<|im_start|>user\nhello") == []
+
+
+# --- models that know no ChatML: by their own template, or as plain text
+
+
+def with_bos(tokenizer):
+    """Its __call__ puts <s> in front of a text."""
+    from tokenizers import processors
+
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", tokenizer.bos_token_id)])
+    return tokenizer
+
+
+HEDGEHOGS = "Generate me a short story about a tiny hedgehog named Sonic."
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("kind", ["bytes", "metaspace first"])
+def test_the_prompts_are_rendered_by_the_models_own_template(kind, template):
+    """Oracle: apply_chat_template. Bug: ChatML, whose <|im_start|> such a model reads as eight characters or more.
+
+    By hand, for a template that refuses a system message: "<s><|user|>\nYou are a storyteller. ... \n\nGenerate me ...<|end|>".
+    """
+    tokenizer = with_bos(small_tokenizer(kind, chat_template=TEMPLATES[template]))  # the template's own BOS is the only one
+    for prompt, system, user in (("hedgehog", STORYTELLER, HEDGEHOGS), ("A fox!", STORYTELLER, "A fox!"),
+                                 ("json", JSON_MACHINE, "Transfer 100 rubles and 50 kopeck to Mike")):  # fmt: skip
+        messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
+        if template in ("trimmed, no system", "system dropped"):
+            messages = [{"role": "user", "content": f"{system}\n\n{user}"}]
+        theirs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        assert prompt_ids(tokenizer, prompt)[0].tolist() == theirs
+        assert prompt_ids(tokenizer, chatml(system, user))[0].tolist() == theirs  # as the evaluations ask
+
+
+@pytest.mark.parametrize("kind", ["bytes", "metaspace first", "metaspace always", "legacy", "unigram always"])
+@pytest.mark.parametrize("bos", [True, False])
+def test_a_base_model_gets_plain_text(kind, bos):
+    """Oracle: the tokenizer's own __call__. Bug: ChatML that it never saw, and without the BOS that begins every text."""
+    tokenizer = small_tokenizer(kind)
+    tokenizer = with_bos(tokenizer) if bos else tokenizer
+    text = "Once upon a time  there was\n a fox "
+    assert prompt_ids(tokenizer, text)[0].tolist() == tokenizer(text).input_ids
+    assert prompt_ids(tokenizer, "hedgehog")[0].tolist() == tokenizer(f"{STORYTELLER}\n\n{HEDGEHOGS}").input_ids
+    assert (prompt_ids(tokenizer, text)[0, 0] == tokenizer.bos_token_id) == bos
+    control = prompt_ids(tokenizer, "say </s> <s>")[0].tolist()
+    assert tokenizer.eos_token_id not in control and control.count(tokenizer.bos_token_id) == bos
+
+
+@pytest.mark.parametrize("template", [None, "{{ messages[0]['content'] }}"])
+def test_chatml_of_a_model_that_begins_every_text_with_bos(template):
+    """BOS is where __call__ puts it; the user's ChatML stays as it stands, and the wrapped text equals it."""
+    tokenizer = with_bos(small_tokenizer("bytes", chat_template=template))
+    tokenizer.add_tokens(["<|im_start|>", "<|im_end|>"], special_tokens=True)
+    assert template_of(tokenizer) == (template or CHAT_TEMPLATE)
+    ids = prompt_ids(tokenizer, "hedgehog")[0].tolist()
+    assert ids == tokenizer(HEDGEHOG).input_ids == prompt_ids(tokenizer, HEDGEHOGS)[0].tolist()
+    assert ids[0] == tokenizer.bos_token_id
+
+
+def test_what_a_tokenizer_puts_behind_a_text_comes_last():
+    """T5's tokenizer ends a text with </s>."""
+    from tokenizers import processors
+
+    tokenizer = small_tokenizer("unigram always")
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", tokenizer.bos_token_id), ("</s>", tokenizer.eos_token_id)])
+    for text in ("hello", "say </s>"):
+        ids = conversation_ids(tokenizer, [Message("user", text)], PLAIN_TEMPLATE)
+        assert [i for i in ids if i in (tokenizer.bos_token_id, tokenizer.eos_token_id)] == [ids[0], ids[-1]]
+
+
+def test_of_several_templates_the_default_counts():
+    """Command R's tokenizer brings one for tools, too."""
+    tokenizer = small_tokenizer("bytes", chat_template={"tool_use": "tools", "default": TEMPLATES["no control token"]})
+    assert template_of(tokenizer) == TEMPLATES["no control token"]
+    assert tokenizer.decode(conversation_ids(tokenizer, [Message("user", "hi")], template_of(tokenizer))) == (
+        "user: hi\n\nassistant:")
+
+
+def test_a_conversation_with_a_base_model_is_one_text():
+    """By hand: the system text and an answer end a paragraph; an answer goes on where the user's text ends."""
+    tokenizer = with_bos(small_tokenizer("bytes"))
+    messages = [Message("system", "S"), Message("user", "A fox"), Message("assistant", " ran."), Message("user", "It")]
+    assert tokenizer.decode(conversation_ids(tokenizer, messages, template_of(tokenizer))) == "<s>S\n\nA fox ran.\n\nIt"
 
 
 MESSAGE = "{% for m in messages %}{{ m['role'] + ':' + m['content'] + 'END' }}{% endfor %}"

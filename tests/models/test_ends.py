@@ -4,7 +4,8 @@ import json
 
 from common import answer, decode
 from generator import GeneratorTransformer
-from models.loading import CHECKPOINT, load_model
+from models.loading import load_model
+from models.places import CHECKPOINT
 from task1_greedy import greedy
 from task5_beam import beam_search
 

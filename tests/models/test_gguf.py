@@ -131,7 +131,8 @@ def cut(length):
 
 @pytest.mark.parametrize(("breaks", "message"), [
     (Path.unlink, "there is no file .*Broken.gguf"),
-    (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"), "is not a GGUF file"),
+    (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"), "is a pointer of Git LFS"),
+    (lambda path: path.write_text("<!doctype html>"), "is not a GGUF file"),
     (lambda path: path.write_bytes(b""), "is not a GGUF file"),
     (cut(10), "is cut off or damaged"), (cut(1000), "is cut off or damaged"), (cut(-1000), "is cut off or damaged"),
     (lambda path: write_gguf(path, architecture="gptzero"), "GGUF model with architecture gptzero is not supported"),

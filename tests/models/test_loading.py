@@ -8,10 +8,11 @@ import socket
 import subprocess
 import sys
 
-from common import PROMPTS, answer, decode, prompt_ids
-from models.loading import HUB_NAMES, load_model
+from common import PROMPTS, answer, checked_ids, decode, prompt_ids
+from models.loading import load_model, open_tokenizer
+from models.places import HUB_NAMES
 from task1_greedy import greedy
-from tests.helpers import ROOT
+from tests.helpers import ROOT, neutral_generate, random_model, small_tokenizer
 
 import pytest
 
@@ -62,6 +63,49 @@ def test_a_model_that_keeps_a_running_state(kind, model_folder, tmp_path):
 
     with pytest.raises(InputError, match=f"{kind} keeps a running state"):
         load_model(str(broken(model_folder, tmp_path / "copy", become)))
+
+
+def test_a_model_of_text_and_pictures_runs_every_task(model_folder, tmp_path, run_script):
+    """Oracle: generate. Bug: its configuration holds the vocabulary in its part about text, and task 5 ended in an
+    AttributeError, as did loading."""
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration
+
+    text = {"vocab_size": 259, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 600, "initializer_range": 0.4}
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28,
+              "patch_size": 14}
+    model = Gemma3ForConditionalGeneration(Gemma3Config(
+        text_config=text, vision_config=vision, image_token_index=257, boi_token_index=256, eoi_token_index=258,
+        mm_tokens_per_image=4)).eval()  # fmt: skip
+    folder = broken(model_folder, tmp_path / "pictures", model.save_pretrained)
+    loaded = load_model(str(folder))
+    ids = checked_ids(loaded, "hello")
+    written = [token for _, token, _ in decode(loaded.model, ids, greedy, {}, loaded.eos_ids, 12)]
+    assert written == neutral_generate(model, ids, 12, min(loaded.eos_ids))
+    for script in ("task1_greedy.py", "task5_beam.py"):
+        assert run_script(script, "--model", str(folder), "--prompt", "hello")[0] == 0
+
+
+def test_a_tokenizer_that_knows_more_than_the_model(model_folder, tmp_path, run_script):
+    """Once, such a model was refused; now only a text is that needs what it does not know, in one line that names the token.
+
+    By hand: of the bytes' 256 tokens the last nine are beyond 250 rows, among them that of 0x99, the last byte of ’.
+    """
+    short = random_model(0, vocab=250, context=600)
+    folder = broken(model_folder, tmp_path / "short", short.save_pretrained)
+    assert run_script("task1_greedy.py", "--model", str(folder), "--prompt", "it's")[0] == 0
+    code, out, errors = run_script("task5_beam.py", "--model", str(folder), "--prompt", "it's", "it’s")
+    assert code == 2 and not out and errors.count("\n") == 1
+    assert "'Ļ', token 250 of the model's tokenizer, but the model has weights for 250 tokens" in errors
+
+
+def test_a_tokenizer_class_that_names_no_model_is_the_file_alone(model_folder, tmp_path):
+    """transformers 5 writes TokenizersBackend, and gives a folder of type qwen2 the pre-tokenizer of Qwen2 all the same: words
+    would lose their spaces."""
+    tokenizer = small_tokenizer("metaspace first")
+    folder = broken(model_folder, tmp_path / "words", tokenizer.save_pretrained)
+    assert json.loads((folder / "config.json").read_text("utf-8"))["model_type"] == "qwen2"
+    assert open_tokenizer(folder).encode("hello there") == tokenizer.encode("hello there")
 
 
 @pytest.fixture(params=["refuses", "is silent"])

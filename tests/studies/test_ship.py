@@ -6,7 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-from models.loading import CHECKPOINT, revision
+from models.places import CHECKPOINT, revision
 from studies import ship
 from studies.doc_tables import SHIPPED
 from studies.fill_docs import PAGES

@@ -7,7 +7,9 @@ import re
 import sys
 from html.parser import HTMLParser
 
-from models.loading import CHECKPOINT, Loaded, load_model, open_tokenizer
+from decoding.no_repeat_ngram import ban_repeats
+from models.loading import Loaded, load_model, open_tokenizer
+from models.places import CHECKPOINT
 from studies import token_page
 from studies.token_page import TokenBytes, logits_along, text_figures, token_figures, whole_characters
 from task4_nucleus import nucleus
@@ -31,7 +33,8 @@ def loaded(request):
 
 
 @pytest.mark.parametrize("parameters", [{}, {"temperature": 0.5}, {"temperature": 10.0, "top_p": 0.6},
-                                        {"temperature": 0.7, "top_p": 0.01}, {"num_beams": 4, "length_penalty": 1.0}])
+                                        {"temperature": 0.7, "top_p": 0.01}, {"num_beams": 4, "length_penalty": 1.0},
+                                        {"no_repeat_ngram_size": 1}])
 def test_figures_within_the_context_and_beyond_it(loaded, parameters, monkeypatch):
     """Oracle: for every token one forward pass over the tokens in sight, and a softmax. A piece ends within the text.
 
@@ -47,6 +50,7 @@ def test_figures_within_the_context_and_beyond_it(loaded, parameters, monkeypatc
     for i, (_, [[token, probability, kept, alternatives]]) in enumerate(spans):
         with torch.no_grad():
             logits = loaded.model(torch.tensor([[*PROMPT, *ids[:i]][-CONTEXT:]])).logits[0, -1]
+        logits = ban_repeats(logits[None], torch.tensor([[*PROMPT, *ids[:i]]]), parameters.get("no_repeat_ngram_size", 0))[0]
         expected = (logits / parameters.get("temperature", 1.0)).softmax(-1)
         assert token == ids[i]
         assert probability == pytest.approx(expected[token].item(), rel=6e-3)

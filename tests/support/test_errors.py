@@ -1,7 +1,9 @@
 """Errors are one line with exit code 2, Ctrl-C is "interrupted" with 130, also while a script is still being imported."""
 
-from support.errors import InputError, first_line, one_line_errors
+from support.errors import InputError, first_line, one_line_errors, report, undisturbed
 
+import io
+import os
 import signal
 import subprocess
 import sys
@@ -58,6 +60,47 @@ def test_errors_are_one_line(error, code, says, capsys):
 def test_other_errors_are_bugs_and_keep_their_traceback():
     with pytest.raises(KeyError), one_line_errors():
         raise KeyError("a bug")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_polite_kill_lets_a_script_save_what_is_done(signals, number):
+    """Bug: a closed terminal ended the five tasks before their texts were saved. It sends SIGHUP several times: the second one
+    must not end the saving. By hand: SIGTERM is signal 15 and SIGHUP 1, so the exit codes are 143 and 129."""
+    signal.signal(number, signal.SIG_DFL)
+    saved = []
+    with pytest.raises(SystemExit) as stop, one_line_errors():
+        try:
+            os.kill(os.getpid(), number)
+        finally:
+            os.kill(os.getpid(), number)
+            saved.append("text")
+    assert saved and stop.value.code == {signal.SIGTERM: 143, signal.SIGHUP: 129}[number]
+    assert signal.getsignal(number) is signal.SIG_DFL
+
+
+def test_nohup_stays_in_force(signals):
+    """nohup starts a script with SIGHUP ignored."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with one_line_errors():
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
+def test_a_second_ctrl_c_does_not_disturb_the_saving(signals):
+    """Bug: Ctrl-C twice, as people press it, lost the texts that the first one wanted saved."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with undisturbed():
+        os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_report_to_a_closed_terminal_is_no_error(monkeypatch):
+    class Closed(io.StringIO):
+        def write(self, text):
+            raise OSError(5, "Input/output error")
+    monkeypatch.setattr(sys, "stderr", Closed())
+    report("done")
 
 
 def test_first_line():

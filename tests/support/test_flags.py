@@ -33,6 +33,7 @@ ALLOWED = {
     "num_beams": [1, 4, "1"],
     "max_new_tokens": [1, 10**9, "200"],
     "context_len": [1, 2.0, "512"],
+    "no_repeat_ngram_size": [0, 1, 10**30, "3"],
     "count": [1, 10**12, "3"],
     "positive": [5e-324, 1e300, "0.1"],
     "share": [0, 0.999, "0", "0.1"],
@@ -46,6 +47,7 @@ REFUSED = {
     "num_beams": [0, -1, 1.5, math.inf, "0", "1.5", "x"],
     "max_new_tokens": [0, -5, "0", "many"],
     "context_len": [0, 0.5, "0", None],
+    "no_repeat_ngram_size": [-1, 1.5, "-1", "x"],
     "count": [0, 2.5, "2.5", []],
     "positive": [0, -1, math.inf, math.nan, "0", "inf"],
     "share": [-0.1, 1, 1.5, math.nan, "1"],
@@ -108,7 +110,7 @@ def test_the_shared_flags_have_the_documented_defaults():
     add_model_flags(parser)
     add_results_flag(parser)
     assert parser.parse_args([]) == argparse.Namespace(
-        model="generator", engine=None, device="cpu", dtype="float32", results=ROOT / "results")
+        model="generator", adapter=None, engine=None, device="cpu", dtype="float32", results=ROOT / "results")
 
 
 def test_a_description_keeps_its_lines():

@@ -2,10 +2,23 @@
 
 from support.errors import InputError
 
+import io
 import json
+import os
+import sys
 
-from support.results import describe, markdown, model_folder, order, read_json, read_results, read_task, shorten
-from tests.helpers import ROOT
+from support.results import (
+    describe,
+    markdown,
+    model_folder,
+    order,
+    print_result,
+    read_json,
+    read_results,
+    read_task,
+    shorten,
+)
+from tests.helpers import ROOT, Terminal
 
 import pytest
 
@@ -22,6 +35,32 @@ def test_the_results_name_what_wrote_them(run_script, tmp_path):
     assert set(content["versions"]) == {"python", "torch", "transformers", "tokenizers"}
     assert content["command"].startswith("python task1_greedy.py ") and content["command"].endswith("--prompt json")
     assert {"device", "dtype", "threads", "seed", "seconds"} < set(content)
+
+
+def test_a_reader_who_leaves_loses_no_text(run_script, tmp_path, monkeypatch):
+    """Bug: `task1_greedy.py | head -1` lost the text that it could not print."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        assert run_script("task1_greedy.py")[0] == 1
+    assert [result["prompt"] for result in saved(tmp_path, "task1_greedy")["runs"]] == ["hedgehog"]
+
+
+def test_a_path_that_is_not_utf_8_loses_no_text(run_script, tmp_path):
+    """Bug: a byte FF in a path, which Python keeps as U+DCFF, could not be written into the results at the end of the work."""
+    assert run_script("task1_greedy.py", "--prompt", "json", "--results", f"{tmp_path}/\udcff")[0] == 0
+    content = json.loads((tmp_path / "\udcff" / "tiny" / "task1_greedy.json").read_text("utf-8"))
+    assert "\udcff" in content["command"]
+
+
+def test_a_text_at_a_terminal_has_no_control_characters(monkeypatch):
+    result = {"prompt": "json", "parameters": {}, "sample": 1, "text": "a\x1b[2J\tb", "new_tokens": 2, "stop": "eos",
+              "tokens_per_second": 1.0, "log_prob": -1.0}
+    for stream, text in ((Terminal(), "\na\ufffd[2J\tb\n---"), (io.StringIO(), "\na\x1b[2J\tb\n---")):
+        monkeypatch.setattr(sys, "stdout", stream)
+        print_result(result)
+        assert text in stream.getvalue()
 
 
 def test_the_page_is_derived_from_the_results(run_script, tmp_path):

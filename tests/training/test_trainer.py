@@ -2,10 +2,14 @@
 
 from support.errors import InputError
 
+import errno
+import io
 import math
 import os
 import signal
+import sys
 
+from tests.helpers import Terminal
 from training.metrics import Metrics
 from training.trainer import Diverged, Interrupt, Trainer, learning_rate
 
@@ -59,6 +63,44 @@ def stopped_at(monkeypatch, step):
             os.kill(os.getpid(), signal.SIGINT)
         return take_step(trainer, *args)
     monkeypatch.setattr(Trainer, "take_step", signalled)
+
+
+class Unwritable(io.StringIO):
+    """A log on a full disk."""
+
+    def write(self, text):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize(("stream", "step"), [("stdout", 5), ("stderr", 1)])
+def test_an_output_that_cannot_be_written_saves_and_stops(tmp_path, monkeypatch, stream, step):
+    """Bug: `train_generator.py … | head -1` ended in "Broken pipe", the model that had been evaluated unsaved.
+
+    By hand: stdout is written first at the evaluation after step 4, and the next step is finished; the progress bar on stderr
+    is written before the first step.
+    """
+    monkeypatch.setattr(sys, stream, Unwritable())
+    line = Line(tmp_path)
+    with pytest.raises(KeyboardInterrupt, match="the output cannot be written: No space left on device"):
+        line.run()
+    assert line.trainer.step == step and line.kept == [4][: step // 4]
+    resumed = Line(tmp_path)
+    resumed.trainer.load()
+    assert resumed.trainer.step == step
+
+
+def test_a_sample_sends_a_terminal_no_control_characters(tmp_path, monkeypatch):
+    figures = {"validation_loss": 1.0, "perplexity": 1.0, "sample": "red \x1b[31m"}
+    monkeypatch.setattr(Line, "evaluate", lambda self: figures)
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    Line(tmp_path).run()
+    assert "… red \ufffd[31m\n" in sys.stdout.getvalue() and "\x1b" not in sys.stdout.getvalue()
+
+
+def test_nohup_stays_in_force():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    Interrupt()
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
 def test_the_learning_rate_rises_stays_and_falls():
