@@ -24,12 +24,14 @@ from typing import NamedTuple
 
 from data.messages import clean_messages, ends_of, learn_tokenizer, read_messages, split_messages, story_sentences
 from decoding.words import NextWords
-from lstm import MODEL_TYPE, load_lstm_lm, new_cache
-from models.loading import Loaded, find_model, load_model, revision
+from models.cache import growing_cache
+from models.loading import load_model
 from models.ngram import NGram, Recent, WordNGram
+from models.places import find_model
 from studies.completion import BEAMS, CAP, CHIPS, Rest, Words, example, key_seconds, rests, surprises, typed, write_rest
 from studies.completion_figures import PAIRED, along, calibration, coverage, difference, figures
 from studies.completion_table import table
+from support.adapter import adapter_base
 from support.files import check_writable, write_text
 from support.flags import COUNT, DTYPES, Parser, add_results_flag, number, some_path
 from support.results import read_json, run_facts, set_aside, write_json
@@ -53,6 +55,7 @@ def hash_of(texts: Iterable[str]) -> str:
 class Row(NamedTuple):
     """One line of the comparison, ready to be measured. `model` and `next_words` are None where nothing has a probability."""
 
+    identity: dict
     words: Words
     write: Callable[[str], Rest]
     parameters: int
@@ -77,7 +80,7 @@ def constant(data: Data) -> Row:
     """The answer of one who knows nothing of the context: the most frequent words, always."""
     words = WordNGram(data.train, order=1)
     text = " ".join(word for word, _ in words.find(words.contexts([""]), [""], 7)[0])
-    return Row(words, lambda context: Rest(text, True, [text]), 0, 0)
+    return Row(learned(data), words, lambda context: Rest(text, True, [text]), 0, 0)
 
 
 def ngram(data: Data) -> Row:
@@ -88,27 +91,23 @@ def ngram(data: Data) -> Row:
     model = NGram(([bos_id, *text.ids, eos_id] for text in encoded), len(tokenizer), ORDER)
     next_words, words = NextWords(model, tokenizer, bos_id, eos_id, Recent), WordNGram(data.train, WORD_ORDER)
     grams, size = map(sum, zip(model.counts.size(), words.counts.size(), strict=True))
-    return Row(words, partial(write_rest, model, next_words), grams, size, model, next_words)
+    return Row(learned(data), words, partial(write_rest, model, next_words), grams, size, model, next_words)
 
 
-def is_lstm(place: Path) -> bool:
-    config = place / "config.json"
-    return config.is_file() and json.loads(config.read_text("utf-8")).get("model_type") == MODEL_TYPE
+def learned(data: Data) -> dict:
+    """The identity of what is learned here: that of the messages."""
+    return {"name": "learned from the training part", "revision": hash_of(data.train)}
 
 
-def opened_lstm(place: Path, device: str) -> Loaded:
-    tokenizer, model, _, eos_id = load_lstm_lm(place, device)
-    return Loaded(model, tokenizer, frozenset([eos_id]), {"parameters": sum(weight.numel() for weight in model.parameters())})
-
-
-def trained(name: str, device: str, dtype: str) -> Row:
-    """A model that was trained, by its name, folder or file."""
-    place = find_model(name)
-    loaded = load_model(name, device, dtype) if not is_lstm(place) else opened_lstm(place, device)
-    next_words = NextWords(loaded.model, loaded.tokenizer, *ends_of(loaded.tokenizer), partial(new_cache, loaded.model))
-    size = sum(path.stat().st_size for path in (place.glob("*.safetensors") if place.is_dir() else [place]))
-    return Row(next_words, partial(write_rest, loaded.model, next_words), loaded.identity["parameters"], size, loaded.model,
-               next_words)
+def trained(name: str, adapter: Path | None, device: str, dtype: str) -> Row:
+    """A model that was trained, by its name, folder or file, and the folder of its adapter."""
+    loaded = load_model(name, device, dtype, adapter=adapter)
+    new_cache = partial(growing_cache, loaded.model.config)
+    next_words = NextWords(loaded.model, loaded.tokenizer, *ends_of(loaded.tokenizer), new_cache)
+    places = [find_model(name), *([adapter] if adapter else [])]
+    files = [path for place in places for path in (place.glob("*.safetensors") if place.is_dir() else [place])]
+    return Row({**loaded.identity, "dtype": dtype}, next_words, partial(write_rest, loaded.model, next_words),
+               loaded.identity["parameters"], sum(path.stat().st_size for path in files), loaded.model, next_words)
 
 
 # ------------------------------------------------------------------------------------------------ measuring
@@ -207,20 +206,24 @@ def read_data(text: Path | None, test: Path | None, keep_case: bool, limit: int 
     return Data(messages.train, judged[:limit], hash_of(judged), keep_case)
 
 
-def named(text: str) -> tuple[str, str]:
-    """An argparse type: NAME=MODEL."""
-    name, equals, model = text.partition("=")
-    if not re.fullmatch(r"[\w.-]+", name) or not equals or not model.strip():
+def named(text: str) -> tuple[str, tuple[str, Path | None]]:
+    """An argparse type: NAME=MODEL, NAME=ADAPTER, or NAME=MODEL,ADAPTER -> the name, and what `load_model` takes."""
+    name, _, place = text.partition("=")
+    model, _, adapter = place.partition(",")
+    if not re.fullmatch(r"[\w.-]+", name) or not model.strip():
         raise argparse.ArgumentTypeError(f"must be NAME=MODEL, as lstm=runs/lstm, not {text!r}")
     if name in ("constant", "n-gram", "evaluation"):
         raise argparse.ArgumentTypeError(f"{name} is taken: choose another name")
-    return name, model
+    if not adapter and (Path(model) / "adapter_config.json").is_file():
+        model, adapter = adapter_base(Path(model)), model
+    return name, (model, Path(adapter) if adapter else None)
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_argument("--models", type=named, nargs="+", default=[], metavar="NAME=MODEL",
-                        help="a row and its model: a folder, a .gguf file, smollm2 or any name on the Hugging Face hub")
+                        help="a row and its model: a folder, an adapter's folder, a .gguf file, smollm2 or any name on the "
+                             "Hugging Face hub; NAME=MODEL,FOLDER is a model with an adapter")
     parser.add_argument("--text", type=some_path, metavar="FILE",
                         help="what the models were trained on: Sentiment140's .csv or its .zip, or a message a line")
     parser.add_argument("--test", type=some_path, metavar="FILE",
@@ -244,16 +247,15 @@ def main() -> None:
         args = parse_arguments()
         folder = args.results / "autocomplete"
         check_writable(folder)
+        for _, (model, _) in args.models:
+            find_model(model)  # what is not there is better known before the work
         data = read_data(args.text, args.test, args.keep_case, args.num_messages)
-        learned = {"name": "learned from the training part", "revision": hash_of(data.train)}
-        rows = {"constant": (learned, partial(constant, data)), "n-gram": (learned, partial(ngram, data))}
-        for name, model in args.models:
-            place = find_model(model)
-            rows[name] = ({"name": place.name, "revision": revision(place), "dtype": args.dtype},
-                          partial(trained, model, args.device, args.dtype))  # fmt: skip
+        rows = {"constant": partial(constant, data), "n-gram": partial(ngram, data)}
+        rows |= {name: partial(trained, *model, args.device, args.dtype) for name, model in args.models}
         facts = {"messages": data.identity, "keep_case": data.keep_case, "chips": CHIPS, "beams": BEAMS, "cap": CAP}
-        for name, (identity, opened) in rows.items():
-            file, row = RowFile(folder / f"{name}.json", {"row": name, "model": identity, **facts}), opened()
+        for name, opened in rows.items():
+            row = opened()
+            file = RowFile(folder / f"{name}.json", {"row": name, "model": row.identity, **facts})
             file.content |= run_facts(args.device, args.dtype)
             measure(file, row, data, args.num_typed_large if is_large(row) else args.num_typed, args.example)
         others = sorted(path.stem for path in folder.glob("*.json") if path.stem not in {*rows, "evaluation"})
