@@ -60,18 +60,18 @@ def draw_along(rows: Rows, path: Path) -> None:
     """Bits per character of the first word of a message, the second, ..., and the bits of its end."""
     rows, look = measured(rows, "bits_per_character"), styles(rows)
     name, value = best(rows, "bits_per_character", lowest=True)
-    figure, (axis, ends) = plt.subplots(1, 2, figsize=(9, 4.2), width_ratios=(4, 1), layout="constrained")
+    figure, (axis, ends) = plt.subplots(1, 2, figsize=(9, 4.2), width_ratios=(3, 1), layout="constrained")
     for row, content in rows.items():
         words, total = content["along"]["words"], content["figures"]["bits_per_character"]["value"]
         axis.plot(range(1, len(words) + 1), words, **look[row], markersize=4, label=f"{row}: {total:.3f} in all")
-        ends.plot(0, content["along"]["end"], **look[row])
-        ends.annotate(f"{content['along']['end']:.1f}", (0, content["along"]["end"]), (8, -3), textcoords="offset points",
-                      fontsize=8)
+    bars = ends.bar(range(len(rows)), [content["along"]["end"] for content in rows.values()],
+                    color=[look[row]["color"] for row in rows])  # fmt: skip
+    ends.bar_label(bars, fmt="%.1f", fontsize=8)
     axis.set(title=f"What a letter costs along a message: {name} needs least, {value:.2f} bits", xlabel="word of the message",
-             ylabel="bits per character")
-    ends.set(title="the end", ylabel="bits", xlim=(-1, 2), xticks=[], ylim=(0, None))
+             ylabel="bits per character", xticks=range(1, 21))
+    ends.set(title="and what the end costs", ylabel="bits", xticks=[])
     for panel in (axis, ends):
-        panel.grid(alpha=0.3)
+        panel.grid(alpha=0.3, axis="y")
     axis.legend(title="bits per character")
     save(figure, path)
 
@@ -114,7 +114,7 @@ def draw_sure(rows: Rows, path: Path) -> None:
              for name, row in rows.items()}  # fmt: skip
     name = max(shown, key=shown.get)
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4.4), layout="constrained")
-    figure.suptitle(f"Silent when unsure: {name} offers {100 * shown[name]:.0f} % of next words, right half of the time")
+    figure.suptitle(f"Offered only when sure: on {100 * shown[name]:.0f} % of next words {name} is right half of the time")
     for row, content in rows.items():
         points = content["coverage"]
         left.plot([100 * point["coverage"] for point in points], [100 * point["precision"] for point in points],
@@ -140,24 +140,22 @@ def draw_rouge(rows: Rows, path: Path) -> None:
     rows, look = measured(rows, "rouge_1"), styles(rows)
     floor = rows["constant"]["figures"]
     models = {name: row for name, row in rows.items() if name != "constant"}
-    below = [name for name, row in models.items() if row["figures"]["rouge_1"]["value"] < floor["rouge_1"]["value"]]
-    point = f"{', '.join(below)} below it in ROUGE-1" if below else "all above it in ROUGE-1"
-    figure, axis = plt.subplots(figsize=(9, 4.2), layout="constrained")
+    below = sum(row["figures"]["rouge_1"]["value"] < floor["rouge_1"]["value"] for row in models.values())
+    figure, axis = plt.subplots(figsize=(9, 4.6), layout="constrained")
     width = 0.8 / max(1, len(models))
     for i, (name, row) in enumerate(models.items()):
         for place, part in enumerate("12L"):
             value, reach = whiskers(row["figures"][f"rouge_{part}"])
             x = place + (i - (len(models) - 1) / 2) * width
-            axis.bar(x, value, width, color=look[name]["color"], alpha=0.6 if name == "n-gram" else 1,
-                     label=name if not place else None, yerr=reach, capsize=3, ecolor="black")
+            axis.bar(x, value, width, color=look[name]["color"], label=None if place else name, yerr=reach, capsize=3)
     for place, part in enumerate("12L"):
         value = floor[f"rouge_{part}"]["value"]
         axis.plot((place - 0.48, place + 0.48), (value, value), color="black", linestyle="--",
                   label=None if place else "constant: the same seven words, always")
-    axis.set(title=f"ROUGE of the last quarter beside an answer that never changes: {point}", ylabel="F-measure",
-             xticks=range(3), xticklabels=("ROUGE-1", "ROUGE-2", "ROUGE-L"))
+    axis.set(title=f"ROUGE of the last quarter: in ROUGE-1 {below} of {len(models)} fall below an answer that never changes",
+             ylabel="F-measure", xticks=range(3), xticklabels=("ROUGE-1", "ROUGE-2", "ROUGE-L"))
     axis.grid(axis="y", alpha=0.3)
-    axis.legend()
+    figure.legend(loc="outside lower center", ncols=len(models) + 1)
     save(figure, path)
 
 
