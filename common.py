@@ -99,7 +99,7 @@ def write_one(model: nn.Module, ids: Tensor, choose: Callable[[Tensor], Tensor],
     The cache remembers what was fed. `decode` does the same for many rows, and also where a cache does not hold any longer:
     beyond the model's context, and where its rotary factors change.
     """
-    cache, written = growing_cache(model.config), []
+    cache, written = growing_cache(), []
     while len(written) < max_new_tokens:
         logits = step(model, ids, cache)  # (1, vocab)
         token = choose(logits)  # (1,)

@@ -45,15 +45,13 @@ from generator import GeneratorTransformer
 from lstm import LSTMLM
 from models.chatml import PLAIN_TEMPLATE
 from models.limits import check_known, context_of
-from models.loading import open_causal_lm, open_gguf, open_tokenizer
+from models.loading import open_tokenizer
 from models.lstm import LSTMConfig
-from models.places import HUB_NAMES, find_model
 from models.transformer import Transformer, TransformerConfig
 from strategies import continue_ids
 from support.files import make_folder, write_text
 from support.flags import COUNT, POSITIVE, RULES, SHARE, Parser, command, number, some_path, some_text
-from support.results import is_gguf
-from training.finetuning import FineTuned, adamw
+from training.finetuning import adamw, open_pretrained
 from training.messages import MessageEvaluator, message_loss
 from training.metrics import Metrics
 from training.optimizer import make_optimizers
@@ -172,25 +170,26 @@ def unfinished(runs: Path) -> Path:
 
 
 def read_settings(work: Path) -> tuple[Settings, dict]:
-    """The settings of the training that was stopped, and its meta.json so far. Raises InputError where there is none."""
+    """The settings of the training that was stopped, and the facts of its messages. Raises InputError where there is none."""
     if not (work / STATE).exists():
         raise InputError(f"{work.parent} holds no unfinished training to resume")
     try:
-        meta = json.loads((work / SETTINGS).read_text("utf-8"))
-        return Settings(**meta["settings"]), meta
+        saved = json.loads((work / SETTINGS).read_text("utf-8"))
+        return Settings(**saved["settings"]), saved["facts"]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{work / SETTINGS} cannot be read: {first_line(error)}") from error
 
 
 def clean(text: str | None, keep_case: bool, seed: int, cleaned: Path) -> dict:
-    """Clean the messages of a file, or the built-in writer's, into the file `cleaned`; returns what meta.json says of them."""
+    """Clean the messages of a file, or the built-in writer's, into the file `cleaned`, and print what was dropped; returns what
+    meta.json says of them."""
     raw = list(story_sentences(SENTENCES, seed)) if text is None else read_messages(Path(text))
     messages = split_messages(raw, keep_case)
     write_text(cleaned, "".join(f"{message}\n" for part in messages[:3] for message in part))
-    print(f"{messages.counts['read']:,} messages read, {messages.counts['kept']:,} kept in {cleaned}: "
-          + ", ".join(f"{count:,} {step.replace('_', ' ')}" for step, count in messages.counts.items()
-                      if step not in ("read", "kept")))
-    return {"text": Path(text).name if text else None, "counts": messages.counts,
+    counts = messages.counts
+    print(f"{counts['read']:,} messages read, {counts['kept']:,} kept in {cleaned}: " + ", ".join(
+        f"{count:,} {step.replace('_', ' ')}" for step, count in counts.items() if step not in ("read", "kept")))
+    return {"text": Path(text).name if text else None, "counts": counts,
             "sha256": hashlib.sha256(Path(text).read_bytes()).hexdigest() if text else None}
 
 
@@ -207,26 +206,10 @@ def shuffled(messages: list[str], count: int | None, seed: int) -> list[str]:
     return [messages[i] for i in np.random.default_rng(seed).permutation(len(messages))[:count]]
 
 
-def open_pretrained(name: str, rank: int | None, dtype: torch.dtype) -> FineTuned:
-    """A pretrained model to fine-tune. Frozen weights are kept in the dtype that is computed in, trained ones in float32."""
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    place = find_model(name)
-    try:
-        model = (open_gguf if is_gguf(place) else open_causal_lm)(place, torch.float32 if rank is None else dtype)
-        tokenizer = open_tokenizer(place)
-    except InputError:
-        raise
-    except Exception as error:  # a broken folder fails in many ways
-        raise InputError(f"cannot load the model {name}: {first_line(error)}") from error
-    return FineTuned(model, HUB_NAMES.get(name, name), tokenizer, rank)
-
-
-def new_model(kind: str, config: LSTMConfig, tokenizer: "PreTrainedTokenizerFast",
+def new_model(kind: str, shape: tuple[int, int, int], tokenizer: "PreTrainedTokenizerFast",
               dropout: float) -> LSTMLM | GeneratorTransformer:  # fmt: skip
-    """An LSTM of this shape, or our own decoder with as many parameters, both with random weights."""
+    """An LSTM whose shape is (embedding, hidden, layers), or our own decoder with as many parameters; random weights."""
+    config = LSTMConfig(len(tokenizer), *shape, *ends_of(tokenizer))
     if kind == "lstm":
         return LSTMLM(config, tokenizer, dropout)
     return GeneratorTransformer(equal_decoder(config), tokenizer.backend_tokenizer, dropout)
@@ -250,8 +233,9 @@ def equal_decoder(config: LSTMConfig) -> TransformerConfig:
     return shape(width)
 
 
-def num_parameters(model: nn.Module) -> int:
-    return sum(weight.numel() for weight in model.parameters())
+def num_parameters(model: nn.Module, trained: bool = False) -> int:
+    """The number of a model's weights, or of those that are trained."""
+    return sum(weight.numel() for weight in model.parameters() if weight.requires_grad or not trained)
 
 
 def completions(model: nn.Module, tokenizer: "PreTrainedTokenizerBase", contexts: list[str]) -> str:
@@ -268,8 +252,7 @@ def completions(model: nn.Module, tokenizer: "PreTrainedTokenizerBase", contexts
 def discard(output: Path) -> None:
     """Remove a training that cannot go on, and its output folder if that holds nothing else."""
     shutil.rmtree(output / WORK, ignore_errors=True)
-    for name in (CLEANED, "metrics.jsonl"):
-        (output / name).unlink(missing_ok=True)
+    (output / CLEANED).unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         output.rmdir()
 
@@ -284,6 +267,13 @@ def all_or_nothing(output: Path) -> Iterator[None]:
         raise
 
 
+def check_free(output: Path) -> None:
+    """Raises InputError where a folder holds a training, or a file that one would write over."""
+    begun = (output / WORK / STATE).exists() or (output / CLEANED).exists() and not (output / WORK).exists()
+    if begun or any(output.glob("*.safetensors")):
+        raise InputError(f"{output} holds a training already: go on with --resume, or choose another --output")
+
+
 def train(output: Path, settings: Settings | None) -> None:
     """Begin a training, or without settings resume the one in `output`, and take it to its end.
 
@@ -292,17 +282,15 @@ def train(output: Path, settings: Settings | None) -> None:
     accelerator, work, resumed = Accelerator(cpu=not torch.cuda.is_available()), output / WORK, settings is None
     if accelerator.num_processes > 1:
         raise InputError("this training runs in one process: start it with python, not with accelerate launch")
-    if not resumed and (any(output.glob("*.safetensors")) or (work / STATE).exists()):
-        raise InputError(f"{output} holds a training already: go on with --resume, or choose another --output")
+    if not resumed:
+        check_free(output)
     with contextlib.nullcontext() if resumed else all_or_nothing(output):
         if resumed:
-            s, meta = read_settings(work)
+            s, facts = read_settings(work)
         else:
             make_folder(work)
-            s, meta = settings, {"command": shlex.join(["python", *sys.argv]), "settings": asdict(settings),
-                                 **clean(settings.text, settings.keep_case, settings.seed, output / CLEANED)}
-        kind, device = kind_of(s.model), accelerator.device
-        dtype, parts = computing_dtype(s.dtype, device), read_cleaned(output / CLEANED)
+            s, facts = settings, clean(settings.text, settings.keep_case, settings.seed, output / CLEANED)
+        kind, parts, dtype = kind_of(s.model), read_cleaned(output / CLEANED), computing_dtype(s.dtype, accelerator.device)
         messages = shuffled(parts["train"], s.num_messages, s.seed)
         held_out = shuffled(parts["validation"], VALIDATION if kind == "pretrained" else None, s.seed)
         torch.manual_seed(s.seed)  # of new weights, and of dropout
@@ -313,29 +301,28 @@ def train(output: Path, settings: Settings | None) -> None:
             if not resumed:
                 learn_tokenizer(messages, s.vocab_size).save_pretrained(work / "tokenizer")
             tokenizer = open_tokenizer(work / "tokenizer")
-            config = LSTMConfig(len(tokenizer), s.embedding_size, s.hidden_size, s.num_layers, *ends_of(tokenizer))
-            model = new_model(kind, config, tokenizer, s.dropout)
-        model = model.to(device)
+            model = new_model(kind, (s.embedding_size, s.hidden_size, s.num_layers), tokenizer, s.dropout)
+        model = model.to(accelerator.device)
         dataset, validation = (next_tokens(tokenizer, part, s.loss_on == "rest") for part in (messages, held_out))
         for part in (dataset, validation):
             check_fit(model, tokenizer, part)
         batches = Epochs(dataset, s.batch_size, BATCH_TOKENS, s.seed, s.num_epochs, collate=collate_batch)
-        optimizers = make_optimizers(model, dtype) if kind == "generator" else [adamw(model)]
+        optimizers = [adamw(model)] if kind == "pretrained" else make_optimizers(model, dtype)
         trainer = Trainer(model, optimizers, partial(message_loss, model), batches.from_step, len(batches), s.learning_rate,
                           work / STATE, accelerator, dtype)
         if resumed:
             trainer.load()
         else:
-            write_text(work / SETTINGS, json.dumps(meta, indent=2))
+            facts["command"] = shlex.join(["python", *map(without_folder, sys.argv)])
+            write_text(work / SETTINGS, json.dumps({"settings": asdict(s), "facts": facts}, indent=2))
             trainer.save()
-    metrics = Metrics(output, trainer.step)
-    trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-    meta |= {"parameters": num_parameters(model), "trained_parameters": trained, "messages": len(messages),
-             "tokens": int(dataset.lengths.sum())}
-    print(f"training {trained:,} of {meta['parameters']:,} parameters, vocabulary {len(tokenizer):,}, on {len(messages):,} "
-          f"messages of {meta['tokens']:,} tokens; validating on {len(held_out):,}")
+    facts |= {"settings": {**asdict(s), "text": facts["text"], "model": without_folder(s.model)}, "messages": len(messages),
+              "tokens": int(dataset.lengths.sum()), "parameters": num_parameters(model),
+              "trained_parameters": num_parameters(model, trained=True)}
+    print(f"training {facts['trained_parameters']:,} of {facts['parameters']:,} parameters, vocabulary {len(tokenizer):,}, on "
+          f"{len(messages):,} messages of {facts['tokens']:,} tokens; validating on {len(held_out):,}")
     print(f"{len(batches):,} steps of at most {s.batch_size} messages, {s.num_epochs} epochs, "
-          f"{str(dtype).removeprefix('torch.')} on {device}, {torch.get_num_threads()} threads")
+          f"{str(dtype).removeprefix('torch.')} on {accelerator.device}, {torch.get_num_threads()} threads")
     cut = [split_x_target_by_words(message) for message in held_out]
     contexts = [context for context, rest in cut if rest][:SAMPLES]
     characters = sum(map(len, held_out if s.loss_on == "all" else (rest for _, rest in cut)))
@@ -344,21 +331,28 @@ def train(output: Path, settings: Settings | None) -> None:
 
     def keep_best() -> None:
         figures = {name: value for name, value in evaluator.figures.items() if name != "sample"}
-        facts = {**meta, "step": trainer.step, "seconds": round(trainer.seconds), "figures": figures}
-        write_text(output / "meta.json", json.dumps(facts, indent=2) + "\n")
+        meta = {**facts, "step": trainer.step, "seconds": round(trainer.seconds), "figures": figures}
+        write_text(output / "meta.json", json.dumps(meta, indent=2) + "\n")
         model.save_checkpoint(output, dtype, *([PLAIN_TEMPLATE] if kind == "generator" else []))
 
+    metrics = Metrics(output, trainer.step)
     try:
         trainer.run(evaluator, keep_best, metrics, s.eval_every or math.ceil(len(batches) / EVALUATIONS), s.save_every)
     except Diverged as error:
         if not any(output.glob("*.safetensors")):
+            metrics.path.unlink()
             discard(output)
         raise InputError(f"{error} at step {trainer.step}: try a lower --learning-rate") from error
-    flag = "--adapter" if kind == "pretrained" and not s.full else "--model"
     trainer.state_path.unlink()  # first: a kill must not leave it without its data
     shutil.rmtree(work)
+    flag = "--adapter" if kind == "pretrained" and not s.full else "--model"
     print(f"done: {output} is the model; {metrics.path.name} and {metrics.picture.name} in it show how the training went. "
           f"Try it: {command('task1_greedy.py', flag, output, '--prompt', *contexts[:1])}")
+
+
+def without_folder(argument: str) -> str:
+    """An argument of the command line; of a path from the root its last part, since all else tells of one machine alone."""
+    return Path(argument).name if Path(argument).is_absolute() else argument
 
 
 def check_fit(model: nn.Module, tokenizer: "PreTrainedTokenizerBase", dataset: NextTokenDataset) -> None:

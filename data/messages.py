@@ -79,13 +79,17 @@ def read_messages(path: Path) -> list[str]:
 
 
 def unzipped(path: Path) -> tuple[str, bytes]:
-    """The name and content of the only CSV or text file in a zip. Raises InputError for another zip."""
+    """The name and content of the largest CSV or text file in a zip: Sentiment140's own holds a small test set too.
+
+    Raises InputError for a zip that holds none, or cannot be read.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if name.lower().endswith((".csv", ".txt")) and "__MACOSX" not in name]
-            if len(names) != 1:
-                raise InputError(f"{path} must hold one .csv or .txt file, it holds {len(names)}")
-            return names[0], archive.read(names[0])
+            files = [file for file in archive.infolist() if file.filename.lower().endswith((".csv", ".txt"))]
+            if not files:
+                raise InputError(f"{path} holds no .csv or .txt file")
+            largest = max(files, key=lambda file: file.file_size)
+            return largest.filename, archive.read(largest)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:  # damaged, unknown compression, a password
         raise InputError(f"{path} cannot be unzipped: {first_line(error)}") from error
 

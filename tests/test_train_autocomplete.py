@@ -185,6 +185,7 @@ def test_a_resumed_training_is_the_uninterrupted_one(start, tmp_path, monkeypatc
     assert (whole / "model.safetensors").read_bytes() == (stopped / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_resumed_fine_tuning_is_the_uninterrupted_one(start, monkeypatch, model_folder):
     """Guards the additions' state, which does not hold the base."""
     flags = ("--model", str(model_folder), "--lora-rank", "2", "--num-epochs", "1")
@@ -253,10 +254,26 @@ def test_messages_of_one_word_train(call, tmp_path):
     assert "60 without rest" in out
 
 
-def test_a_finished_run_is_not_overwritten(start, call, tweets):
-    start("out", "--num-epochs", "1")
+def test_a_finished_run_and_a_users_file_are_not_overwritten(call, tweets, tmp_path):
+    """Guards the output folder; what a kill left of a training before its first state is no hindrance."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "messages.txt").write_text("mine")
+    code, _, errors = call("--text", tweets)
+    assert code == 2 and "holds a training already" in errors and (folder / "messages.txt").read_text() == "mine"
+    (folder / train_autocomplete.WORK).mkdir()
+    assert call("--text", tweets, "--num-epochs", "1")[0] == 0
     code, _, errors = call("--text", tweets)
     assert code == 2 and "holds a training already" in errors
+
+
+def test_what_a_run_says_of_itself_names_no_folder_of_the_machine(start, monkeypatch, tweets):
+    """Guards meta.json, which a shipped model has beside it: absolute paths are cut to their last part."""
+    monkeypatch.setattr("sys.argv", ["/home/me/train_autocomplete.py", "--text", str(tweets), "--output", "runs/out"])
+    folder = start("out", "--num-epochs", "1")
+    meta = (folder / "meta.json").read_text("utf-8")
+    assert str(tweets.parent) not in meta
+    assert json.loads(meta)["command"] == "python train_autocomplete.py --text tweets.csv --output runs/out"
 
 
 def test_a_loss_that_is_not_finite_ends_the_training(call, tweets, tmp_path, monkeypatch):

@@ -4,16 +4,22 @@ LoRA, Hu et al. 2021, section 4.1: beside each frozen matrix W stands B A of ran
 that training begins with the model as it is. `peft` puts it in and writes the adapter's folder.
 """
 
+from support.errors import InputError, first_line
+
 import copy
 import os
 import tempfile
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.messages import ends_of
+from models.loading import open_causal_lm, open_gguf, open_tokenizer
 from models.loss import summed_loss
+from models.places import HUB_NAMES, find_model
 from models.transformer import Output
 from support.files import writing
+from support.results import is_gguf
 
 import torch
 from torch import Tensor, nn
@@ -36,8 +42,10 @@ class FineTuned(nn.Module):
         else:
             from peft import LoraConfig, get_peft_model
 
-            self.model = get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear",
-                                                          task_type="CAUSAL_LM"))
+            settings = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of names in transformers that PEFT still uses
+                self.model = get_peft_model(model, settings)
             self.model.peft_config["default"].base_model_name_or_path = name  # not the folder that a GGUF file was read in
 
     @property
@@ -69,7 +77,7 @@ class FineTuned(nn.Module):
                 whole.save_pretrained(aside)
                 self.tokenizer.save_pretrained(aside)
             else:
-                self.model.save_pretrained(aside)
+                self.model.save_pretrained(aside, save_embedding_layers=False)  # "auto" would ask the hub about the base
             mode = next(Path(aside).glob("*config.json")).stat().st_mode  # safetensors lets nobody but its owner read a file
             for path in sorted(Path(aside).glob("*.[js]*"), key=lambda path: (path.suffix == ".safetensors", path.name)):
                 path.chmod(mode)
@@ -80,3 +88,24 @@ def adamw(model: nn.Module) -> torch.optim.Optimizer:
     """AdamW for the weights that are trained."""
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     return torch.optim.AdamW(trained, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
+
+
+def open_pretrained(name: str, rank: int | None, dtype: torch.dtype) -> FineTuned:
+    """A pretrained model to fine-tune, by its folder, GGUF file or name; `rank` as in FineTuned.
+
+    Frozen weights are kept in `dtype`, that of the arithmetic, trained ones in float32. Raises InputError for what is not there
+    or cannot be read.
+    """
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    place = find_model(name)
+    try:
+        model = (open_gguf if is_gguf(place) else open_causal_lm)(place, torch.float32 if rank is None else dtype)
+        tokenizer = open_tokenizer(place)
+    except InputError:
+        raise
+    except Exception as error:  # a broken folder fails in many ways
+        raise InputError(f"cannot load the model {name}: {first_line(error)}") from error
+    return FineTuned(model, HUB_NAMES.get(name, name), tokenizer, rank)

@@ -1,4 +1,4 @@
-"""The optimizers of a transformer: Muon for the matrices inside the blocks, AdamW for all else.
+"""The optimizers of a language model: Muon for the matrices between embedding and head, AdamW for all else.
 
 Sources: Muon, Jordan et al. 2024 (https://kellerjordan.github.io/posts/muon/); its polynomials, Amsel et al. 2025 ("The
 Polar Express"), section 3; the size of its updates, Liu et al. 2025 ("Muon is Scalable for LLM Training"), section 2.2;
@@ -89,11 +89,12 @@ def multiplier(gram: Tensor, a: float, b: float, c: float) -> Tensor:
 
 
 def make_optimizers(model: nn.Module, dtype: torch.dtype) -> list[torch.optim.Optimizer]:
-    """The two optimizers of a Transformer that computes in `dtype`: Muon for its blocks' matrices, AdamW for the rest.
+    """The two optimizers of a Transformer or LSTM that computes in `dtype`: Muon for its matrices, AdamW for the rest.
 
     Muon's updates are as large as AdamW's, so one learning rate serves both.
     """
-    matrices = [weight for weight in model.model.layers.parameters() if weight.ndim == 2]
+    outside = {id(model.lm_head.weight), *(id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding))}
+    matrices = [weight for weight in model.parameters() if weight.ndim == 2 and id(weight) not in outside]
     inside = set(map(id, matrices))
     others = [weight for weight in model.parameters() if id(weight) not in inside]
     return [Muon(matrices, dtype=dtype), torch.optim.AdamW(others, betas=(0.9, 0.95), weight_decay=0.0, fused=True)]

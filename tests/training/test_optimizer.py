@@ -3,6 +3,7 @@
 import copy
 import math
 
+from models.lstm import LSTM, LSTMConfig
 from models.transformer import Transformer, TransformerConfig
 from training.optimizer import POLYNOMIALS, Muon, make_optimizers, orthogonalize, wide
 
@@ -157,3 +158,14 @@ def test_every_weight_has_one_optimizer(tied):
     assert sorted(muon + adamw) == sorted(id(weight) for weight in model.parameters())
     assert set(muon) == {id(weight) for name, weight in model.named_parameters() if name.endswith("_proj.weight")}
     assert len(muon) == 7 * config.num_hidden_layers
+
+
+def test_every_weight_of_an_lstm_has_one_optimizer():
+    """Muon has the two matrices of each layer and the projection, AdamW the embedding and all biases."""
+    model = LSTM(LSTMConfig(32, 8, 16, 2))
+    muon, adamw = ([id(weight) for group in optimizer.param_groups for weight in group["params"]]
+                   for optimizer in make_optimizers(model, torch.float32))  # fmt: skip
+    assert sorted(muon + adamw) == sorted(id(weight) for weight in model.parameters())
+    names = {id(weight): name for name, weight in model.named_parameters()}
+    assert {names[i] for i in muon} == {"projection.weight", *(f"lstm.weight_{kind}_l{layer}" for kind in ("ih", "hh")
+                                                              for layer in range(2))}  # fmt: skip
