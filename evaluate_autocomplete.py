@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from data.messages import clean_messages, ends_of, learn_tokenizer, read_messages, split_messages, story_sentences
+from data.messages import clean_messages, encode, ends_of, learn_tokenizer, read_messages, split_messages, story_sentences
 from decoding.words import NextWords
 from models.cache import growing_cache
 from models.loading import load_model
@@ -87,8 +87,7 @@ def ngram(data: Data) -> Row:
     """Kneser-Ney over the tokens that train_autocomplete.py learns for bits and rests, over words for next words."""
     tokenizer = learn_tokenizer(data.train, VOCABULARY)
     bos_id, eos_id = ends_of(tokenizer)
-    encoded = tokenizer.backend_tokenizer.encode_batch(data.train, add_special_tokens=False)
-    model = NGram(([bos_id, *text.ids, eos_id] for text in encoded), len(tokenizer), ORDER)
+    model = NGram(([bos_id, *ids, eos_id] for ids in encode(tokenizer, data.train)), len(tokenizer), ORDER)
     next_words, words = NextWords(model, tokenizer, bos_id, eos_id, Recent), WordNGram(data.train, WORD_ORDER)
     grams, size = map(sum, zip(model.counts.size(), words.counts.size(), strict=True))
     return Row(learned(data), words, partial(write_rest, model, next_words), grams, size, model, next_words)
