@@ -18,6 +18,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -116,12 +117,14 @@ class RowFile:
     """The records of one row, in a file of their own that is written as they come."""
 
     def __init__(self, path: Path, header: dict) -> None:
-        """A file of other weights, messages or settings is kept aside."""
-        self.path, self.saved = path, time.monotonic()
-        old = read_json(path) if path.exists() else {}
-        if old and {key: old.get(key) for key in header} != header:
-            set_aside(path, "is of another model, or other messages")
-            old = {}
+        """A file of other weights, messages or settings, or a broken one, is kept aside."""
+        self.path, self.saved, old = path, time.monotonic(), {}
+        if path.exists():
+            with suppress(InputError):
+                old = read_json(path)
+            if not header.items() <= old.items():
+                set_aside(path, "is of another model, of other messages, or broken")
+                old = {}
         self.content = {**header, "columns": {}, **old}
 
     def save(self) -> None:
@@ -165,6 +168,18 @@ def is_large(row: Row) -> bool:
 
 
 # ------------------------------------------------------------------------------------------------ the figures
+
+
+def measured_rows(folder: Path, names: list[str], facts: dict, num_messages: int) -> dict[str, dict]:
+    """The files of these rows, and then of all others that were measured to their end on the same messages."""
+    others = sorted(path.stem for path in folder.glob("*.json") if path.stem not in {*names, "evaluation"})
+    contents = {}
+    for name in (*names, *others):
+        content = read_json(folder / f"{name}.json")
+        if facts.items() <= content.items() and "example" in content:
+            content["columns"] = {column: records[:num_messages] for column, records in content["columns"].items()}
+            contents[name] = content
+    return contents
 
 
 def summary_of(content: dict, data: Data) -> dict:
@@ -257,9 +272,7 @@ def main() -> None:
             file = RowFile(folder / f"{name}.json", {"row": name, "model": row.identity, **facts})
             file.content |= run_facts(args.device, args.dtype)
             measure(file, row, data, args.num_typed_large if is_large(row) else args.num_typed, args.example)
-        others = sorted(path.stem for path in folder.glob("*.json") if path.stem not in {*rows, "evaluation"})
-        contents = {name: read_json(folder / f"{name}.json") for name in (*rows, *others)}
-        contents = {name: content for name, content in contents.items() if facts.items() <= content.items()}
+        contents = measured_rows(folder, list(rows), facts, len(data.test))
         summary = {**run_facts(args.device, args.dtype), **facts, "num_messages": len(data.test),
                    "num_words": sum(len(message.split()) for message in data.test),
                    "num_characters": sum(map(len, data.test)),

@@ -47,14 +47,14 @@ def token_nats(model: nn.Module, texts: list[list[int]], eos_id: int) -> list[tu
 
     Texts of one length are read together, so no pad is ever read.
     """
-    alike, results = defaultdict(list), {}
+    alike, results, device = defaultdict(list), {}, next(model.parameters()).device
     for i, ids in enumerate(texts):
         alike[len(ids)].append(i)
     for length, members in alike.items():
         rows = max(1, LOGITS // (length * model.config.vocab_size))
         for first in range(0, len(members), rows):
             part = members[first:first + rows]
-            ids = torch.tensor([texts[i] for i in part])
+            ids = torch.tensor([texts[i] for i in part], device=device)
             log_probs = model(input_ids=ids[:, :-1]).logits.float().log_softmax(-1)
             nats = -log_probs.gather(2, ids[:, 1:, None])[..., 0]
             results.update(zip(part, zip(nats.tolist(), (log_probs.argmax(-1) == eos_id).tolist(), strict=True), strict=True))

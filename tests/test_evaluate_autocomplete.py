@@ -72,13 +72,17 @@ def test_a_comparison_goes_on_and_gains_a_row(evaluate, files, tmp_path):
 
 
 @pytest.mark.slow
-def test_records_of_other_weights_are_kept_aside(evaluate, files, tmp_path):
+def test_records_of_other_weights_and_broken_ones_are_kept_aside(evaluate, files, tmp_path):
     evaluate(*FEW, "--models", f"lstm={files / 'lstm'}")
     path = tmp_path / "autocomplete" / "lstm.json"
     content = json.loads(path.read_text("utf-8"))
     content["model"]["revision"] = "sha256:0"
     path.write_text(json.dumps(content), "utf-8")
+    (tmp_path / "autocomplete" / "constant.json").write_text('{"row": ', "utf-8")
+    del content["example"]  # the last that is measured
+    (tmp_path / "autocomplete" / "half.json").write_text(json.dumps(content), "utf-8")
     _, _, errors = evaluate(*FEW, "--models", f"lstm={files / 'lstm'}")
+    assert "kept as constant.old1" in errors
     assert "kept as lstm.old1" in errors and json.loads(path.read_text("utf-8"))["model"]["revision"] != "sha256:0"
 
 
