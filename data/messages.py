@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from data.corpus import training_documents
 from data.corpus.documents import STORYTELLER
 from data.tokenizer import make_tokenizer
-from models.chatml import END_OF_TEXT, IM_END
+from models.chatml import END_OF_TEXT, IM_END, PLAIN_TEMPLATE
 
 import numpy as np
 import torch
@@ -233,18 +233,20 @@ def texts_of(messages: Iterable[str]) -> Iterator[str]:
 
 
 def learn_tokenizer(messages: Iterable[str], vocab_size: int) -> "PreTrainedTokenizerFast":
-    """Byte-level BPE learned from messages.
+    """Byte-level BPE learned from messages, which begin with <|endoftext|> and end with <|im_end|>."""
+    return message_tokenizer(make_tokenizer("bpe", texts_of(messages), vocab_size), END_OF_TEXT, IM_END)
 
-    It puts the blank before the first word by itself, where there is none, and <|endoftext|> as a special token before that.
-    """
+
+def message_tokenizer(backend: Tokenizer, bos: str, eos: str) -> "PreTrainedTokenizerFast":
+    """A tokenizer for messages, which changes `backend`: it puts the blank before the first word by itself, where there is
+    none, and `bos` as a special token before that; its chat template is plain text."""
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = make_tokenizer("bpe", texts_of(messages), vocab_size)
-    tokenizer.normalizer = normalizers.Sequence([normalizers.Strip(right=False), normalizers.Prepend(" ")])
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{END_OF_TEXT} $A", special_tokens=[(END_OF_TEXT, tokenizer.token_to_id(END_OF_TEXT))])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=END_OF_TEXT, eos_token=IM_END, pad_token=END_OF_TEXT,
-                                   clean_up_tokenization_spaces=False)
+    if backend.normalizer is None:
+        backend.normalizer = normalizers.Sequence([normalizers.Strip(right=False), normalizers.Prepend(" ")])
+    backend.post_processor = processors.TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, backend.token_to_id(bos))])
+    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=bos, eos_token=eos, pad_token=bos,
+                                   clean_up_tokenization_spaces=False, chat_template=PLAIN_TEMPLATE)
 
 
 def ends_of(tokenizer: "PreTrainedTokenizerBase") -> tuple[int, int]:

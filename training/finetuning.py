@@ -13,7 +13,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data.messages import ends_of
+from data.messages import ends_of, message_tokenizer
 from models.loading import open_causal_lm, open_gguf, open_tokenizer
 from models.loss import summed_loss
 from models.places import HUB_NAMES, find_model
@@ -22,6 +22,7 @@ from support.files import writing
 from support.results import is_gguf
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class FineTuned(nn.Module):
         return Output(None, summed_loss(self.base.get_output_embeddings(), vectors, targets[counted]))
 
     def save_checkpoint(self, folder: Path, dtype: torch.dtype) -> None:
-        """Write the adapter as peft does, or with all weights trained the whole model in `dtype`, the weights last.
+        """Write the adapter as peft does, or with all weights trained the whole model in `dtype`; the weights last.
 
         Raises InputError where a file cannot be written.
         """
@@ -75,9 +76,9 @@ class FineTuned(nn.Module):
                 whole = copy.deepcopy(self.model).to(dtype)
                 whole.generation_config.eos_token_id = ends_of(self.tokenizer)[1]  # what it has learned to end with
                 whole.save_pretrained(aside)
-                self.tokenizer.save_pretrained(aside)
             else:
                 self.model.save_pretrained(aside, save_embedding_layers=False)  # "auto" would ask the hub about the base
+            self.tokenizer.save_pretrained(aside)
             mode = next(Path(aside).glob("*config.json")).stat().st_mode  # safetensors lets nobody but its owner read a file
             for path in sorted(Path(aside).glob("*.[js]*"), key=lambda path: (path.suffix == ".safetensors", path.name)):
                 path.chmod(mode)
@@ -91,7 +92,8 @@ def adamw(model: nn.Module) -> torch.optim.Optimizer:
 
 
 def open_pretrained(name: str, rank: int | None, dtype: torch.dtype) -> FineTuned:
-    """A pretrained model to fine-tune, by its folder, GGUF file or name; `rank` as in FineTuned.
+    """A pretrained model to fine-tune, by its folder, GGUF file or name; `rank` as in FineTuned. Its tokenizer is made one for
+    messages, and so saved: a prompt to what was trained is plain text, which begins as messages do.
 
     Frozen weights are kept in `dtype`, that of the arithmetic, trained ones in float32. Raises InputError for what is not there
     or cannot be read.
@@ -103,7 +105,9 @@ def open_pretrained(name: str, rank: int | None, dtype: torch.dtype) -> FineTune
     place = find_model(name)
     try:
         model = (open_gguf if is_gguf(place) else open_causal_lm)(place, torch.float32 if rank is None else dtype)
-        tokenizer = open_tokenizer(place)
+        own = open_tokenizer(place)
+        ends = own.convert_ids_to_tokens(ends_of(own))
+        tokenizer = message_tokenizer(Tokenizer.from_str(own.backend_tokenizer.to_str()), *ends)
     except InputError:
         raise
     except Exception as error:  # a broken folder fails in many ways

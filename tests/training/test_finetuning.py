@@ -5,10 +5,11 @@ from support.errors import InputError
 import json
 from functools import partial
 
-from data.messages import NextTokenDataset, collate_batch, ends_of
+from common import prompt_ids
+from data.messages import NextTokenDataset, collate_batch, ends_of, learn_tokenizer
 from models.loading import load_model, open_tokenizer
 from tests.helpers import random_model
-from training.finetuning import FineTuned, adamw
+from training.finetuning import FineTuned, adamw, open_pretrained
 from training.messages import message_loss
 from training.trainer import Trainer, learning_rate
 
@@ -16,7 +17,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from transformers import AutoModelForCausalLM
 
 pytestmark = pytest.mark.usefixtures("signals", "no_curve")
 STEPS, RATE = 6, 0.01
@@ -35,7 +35,7 @@ def tuned(rank=2, kind="llama"):
     torch.manual_seed(0)
     model = random_model(1, vocab=259, kind=kind)
     torch.manual_seed(0)
-    return FineTuned(model, "some/base", None, rank)
+    return FineTuned(model, "some/base", learn_tokenizer(["a"], 259), rank)
 
 
 def train(model, tmp_path):
@@ -143,11 +143,20 @@ def test_the_adapter_is_one_of_pefts(tmp_path, monkeypatch):
     assert not list(tmp_path.glob(".writing*"))
 
 
+def test_its_prompts_are_plain_text(model_folder, tmp_path):
+    """Guards the tokenizer beside the additions: a prompt of any script is read as a message is in training, <|endoftext|>, a
+    blank, the text, though its base has a chat template; and what ends a message ends a text."""
+    open_pretrained(str(model_folder), 2, torch.float32).save_checkpoint(tmp_path, torch.float32)
+    loaded, base = load_model(str(model_folder), adapter=tmp_path), open_tokenizer(model_folder)
+    start = base.convert_tokens_to_ids("<|endoftext|>")
+    assert prompt_ids(loaded.tokenizer, "i am").tolist() == [[start, *base.encode(" i am", add_special_tokens=False)]]
+    assert ends_of(loaded.tokenizer) == (start, start) and start in loaded.eos_ids
+
+
 def test_with_all_weights_trained_it_is_a_model(model_folder, tmp_path):
     """Guards --full: a folder that any script opens, in the dtype asked for, and that ends with what it has learned to end
     with."""
-    tokenizer = open_tokenizer(model_folder)
-    model = FineTuned(AutoModelForCausalLM.from_pretrained(model_folder), "base", tokenizer, None)
+    model = open_pretrained(str(model_folder), None, torch.bfloat16)
     model.save_checkpoint(tmp_path, torch.bfloat16)
     loaded = load_model(str(tmp_path), dtype="bfloat16")
     assert ends_of(loaded.tokenizer)[1] in loaded.eos_ids
