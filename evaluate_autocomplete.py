@@ -63,6 +63,7 @@ class Row(NamedTuple):
     bytes: int
     model: nn.Module | None = None
     next_words: NextWords | None = None
+    learning: list[tuple[int, float]] | None = None  # bits per character after so many messages, where the folder tells them
 
 
 class Data(NamedTuple):
@@ -107,7 +108,20 @@ def trained(name: str, adapter: Path | None, device: str, dtype: str) -> Row:
     places = [find_model(name), *([adapter] if adapter else [])]
     files = [path for place in places for path in (place.glob("*.safetensors") if place.is_dir() else [place])]
     return Row({**loaded.identity, "dtype": dtype}, next_words, partial(write_rest, loaded.model, next_words),
-               loaded.identity["parameters"], sum(path.stat().st_size for path in files), loaded.model, next_words)
+               loaded.identity["parameters"], sum(path.stat().st_size for path in files), loaded.model, next_words,
+               learning_of(places[-1]))
+
+
+def learning_of(folder: Path) -> list[tuple[int, float]] | None:
+    """The bits per character of a training on its validation messages, as train_autocomplete.py left them in its folder."""
+    if not all((folder / name).is_file() for name in ("meta.json", "metrics.jsonl")):
+        return None
+    settings = read_json(folder / "meta.json").get("settings", {})
+    if settings.get("loss_on") != "all":  # its bits are those of the last quarter
+        return None
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text("utf-8").splitlines())
+    evaluations = [line for line in lines if "bits_per_character" in line]
+    return [(line["step"] * settings["batch_size"], line["bits_per_character"]) for line in evaluations]
 
 
 # ------------------------------------------------------------------------------------------------ measuring
@@ -150,7 +164,7 @@ class RowFile:
 def measure(file: RowFile, row: Row, data: Data, num_typed: int, sample: str) -> None:
     """Everything that a row's file lacks."""
     content, at_once = file.content, 4 if is_large(row) else 32
-    content |= {"parameters": row.parameters, "bytes": row.bytes}
+    content |= {"parameters": row.parameters, "bytes": row.bytes, "learning": row.learning}
     if row.next_words:
         content["vocabulary"] = hash_of([f"{token} {text}" for text, token in row.next_words.tokenizer.get_vocab().items()])
         file.fill("surprises", data.test, partial(surprises, row.model, row.next_words), 8 * at_once)
@@ -189,6 +203,7 @@ def summary_of(content: dict, data: Data) -> dict:
             "vocabulary": content.get("vocabulary"), "messages": {name: len(records) for name, records in columns.items()},
             "figures": figures(data.test, columns), "calibration": calibration(columns), "coverage": coverage(columns),
             "along": along(data.test, columns) if "surprises" in columns else None, "example": content["example"],
+            "learning": content["learning"],
             "key_ms": {f"p{share}": 1000 * seconds[round(share / 100 * (len(seconds) - 1))] for share in (50, 95)}}  # fmt: skip
 
 

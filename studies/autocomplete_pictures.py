@@ -4,7 +4,8 @@
     python -m studies.autocomplete_pictures --row n-gram
 
 Reads results/autocomplete/evaluation.json, which evaluate_autocomplete.py writes, and writes PNG files beside it: along.png,
-saved.png, sure.png, rouge.png, and typed.png, the keys of one row.
+saved.png, sure.png, rouge.png, typed.png with the keys of one row, and learning.png where the models' folders told how they
+learned.
 """
 
 from support.errors import InputError, one_line_errors
@@ -73,6 +74,22 @@ def draw_along(rows: Rows, path: Path) -> None:
     for panel in (axis, ends):
         panel.grid(alpha=0.3, axis="y")
     axis.legend(title="bits per character")
+    save(figure, path)
+
+
+def draw_learning(rows: Rows, path: Path) -> None:
+    """Bits per character on validation messages over the messages that a model has learned from, of the rows that have it."""
+    look, floor = styles(rows), rows["n-gram"]["figures"]["bits_per_character"]["value"]
+    curves = {name: row["learning"] for name, row in rows.items() if row["learning"]}
+    name = min(curves, key=lambda name: curves[name][-1][1])
+    figure, axis = plt.subplots(figsize=(8, 4.2), layout="constrained")
+    for row, points in curves.items():
+        axis.plot(*zip(*points, strict=True), **look[row], markersize=4, label=row)
+    axis.axhline(floor, color=GREY, linestyle="--", label="n-gram, all messages (on the test part)")
+    axis.set(title=f"What more messages buy: {name} comes down to {curves[name][-1][1]:.2f} bits", xscale="log",
+             xlabel="messages learned from, repeats counted", ylabel="bits per character, validation")
+    axis.grid(alpha=0.3)
+    axis.legend()
     save(figure, path)
 
 
@@ -194,11 +211,13 @@ def main() -> None:
         if name not in rows:
             raise InputError(f"evaluation.json has no row {name}: it has {', '.join(rows) or 'none'}")
         draw_along(rows, folder / "along.png")
+        if any(row["learning"] for row in rows.values()):
+            draw_learning(rows, folder / "learning.png")
         draw_saved(rows, folder / "saved.png")
         draw_sure(rows, folder / "sure.png")
         draw_rouge(rows, folder / "rouge.png")
         draw_typed(name, rows[name]["example"], folder / "typed.png")
-        print(f"along.png, saved.png, sure.png, rouge.png and typed.png are in {folder}")
+        print(f"the pictures are in {folder}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,17 @@ from support.errors import InputError
 import json
 import sys
 
-from studies.autocomplete_pictures import best, draw_along, draw_rouge, draw_saved, draw_sure, draw_typed, main, styles
+from studies.autocomplete_pictures import (
+    best,
+    draw_along,
+    draw_learning,
+    draw_rouge,
+    draw_saved,
+    draw_sure,
+    draw_typed,
+    main,
+    styles,
+)
 from studies.completion_figures import FIGURES
 
 import matplotlib.image
@@ -18,7 +28,7 @@ def row(value, **others):
             "coverage": [{"threshold": 0.5, "coverage": 0.1, "precision": 0.6},
                          {"threshold": 0.1, "coverage": 1.0, "precision": 0.2}],
             "calibration": {"bins": [{"prob": 0.1, "right": 0.2, "words": 5}], "error": 0.1},
-            "along": {"words": [2.0, 1.5], "end": 3.0},
+            "learning": [(64, 3.0), (640, 2.0)], "along": {"words": [2.0, 1.5], "end": 3.0},
             "example": {"text": "go to", "keys": [{"text": "", "chips": ["so", "go"], "taken": "go"}]}, **others}  # fmt: skip
 
 
@@ -43,7 +53,8 @@ def test_a_row_looks_the_same_in_every_picture(rows):
 
 @pytest.mark.slow
 def test_the_pictures_are_drawn(rows, tmp_path):
-    for draw, name in ((draw_along, "along"), (draw_saved, "saved"), (draw_sure, "sure"), (draw_rouge, "rouge")):
+    for draw, name in ((draw_along, "along"), (draw_saved, "saved"), (draw_sure, "sure"), (draw_rouge, "rouge"),
+                       (draw_learning, "learning")):  # fmt: skip
         draw(rows, tmp_path / f"{name}.png")
     draw_typed("lstm", rows["lstm"]["example"], tmp_path / "typed.png")
     for path in tmp_path.iterdir():
