@@ -132,6 +132,19 @@ def test_what_is_remembered_equals_reading_again(layers):
     assert torch.allclose(torch.cat([found[0][rows], *found[1:]], dim=1), whole[rows], atol=1e-5)
 
 
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_few_tokens_read_cell_by_cell_are_as_nn_lstm_reads_them(layers):
+    """Oracle: nn.LSTM, which reads where gradients are on, with a state from before and without."""
+    model, tokens = random_lstm(layers), ids(3, 4)
+    memories = Memory(), Memory()
+    for _ in range(2):
+        expected = model(tokens, past_key_values=memories[0]).logits
+        with torch.no_grad():
+            torch.testing.assert_close(model(tokens, past_key_values=memories[1]).logits, expected)
+    for one, other in zip(memories[0].state, memories[1].state, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_the_last_position_is_that_of_all(model):
     """Guards logits_to_keep, with which every strategy calls a model."""
     assert torch.allclose(model(ids(2, 5), logits_to_keep=1).logits[:, 0], model(ids(2, 5)).logits[:, -1], atol=1e-6)
