@@ -8,7 +8,7 @@
 The network itself is models/lstm.py; here it meets the strategies.
 """
 
-from support.errors import InputError, first_line
+from support.errors import InputError
 
 import hashlib
 from collections import defaultdict
@@ -112,10 +112,7 @@ class LSTMLM(LSTM):
         Raises InputError, a ValueError, where a file is missing or broken or the files do not fit each other.
         """
         model = load_lstm(Path(folder), cls, dropout)
-        try:
-            model.tokenizer = open_tokenizer(Path(folder))
-        except Exception as error:  # a broken file fails in many ways
-            raise InputError(f"{folder} has a tokenizer that cannot be read: {first_line(error)}") from error
+        model.tokenizer = open_tokenizer(Path(folder))
         if len(model.tokenizer) > model.config.vocab_size:
             raise InputError(f"{folder}: a tokenizer of {len(model.tokenizer)} tokens for a model of {model.config.vocab_size}")
         return model

@@ -59,8 +59,15 @@ def read_chatml(text: str) -> list[Message]:
 
 
 def knows_chatml(tokenizer: "PreTrainedTokenizerBase") -> bool:
-    """Whether <|im_start|> is a token, and one that training has shown: a decoder of books says that its text is plain."""
-    return IM_START in tokenizer.get_added_vocab() and own_template(tokenizer) != PLAIN_TEMPLATE
+    """Whether <|im_start|> is a token, and the tokenizer's own template, where it brings one, says nothing against ChatML.
+
+    A decoder of books has the token, but its template says that its text is plain; in Phi-4's, <|im_sep|> ends the role.
+    """
+    template = own_template(tokenizer)
+    if IM_START not in tokenizer.get_added_vocab() or template == PLAIN_TEMPLATE:
+        return False
+    written = try_template(tokenizer, [{"role": "user", "content": MARK}], template) if template else ""
+    return IM_START not in written or MESSAGE.format(role="user", content=MARK).rstrip() in written
 
 
 def own_template(tokenizer: "PreTrainedTokenizerBase") -> str | None:
@@ -76,11 +83,37 @@ def template_of(tokenizer: "PreTrainedTokenizerBase") -> str:
 
 def render(tokenizer: "PreTrainedTokenizerBase", messages: list[Message], template: str) -> str:
     """The text of a conversation, open for the assistant's answer. Raises InputError where the template refuses it."""
+    content = as_part if takes_parts(tokenizer, template) else str
+    return apply_template(tokenizer, [{"role": message.role, "content": content(message.content)} for message in messages],
+                          template)
+
+
+def apply_template(tokenizer: "PreTrainedTokenizerBase", messages: list[dict], template: str) -> str:
+    """The same of messages as transformers takes them."""
     try:
-        return tokenizer.apply_chat_template([{"role": message.role, "content": message.content} for message in messages],
-                                             chat_template=template, tokenize=False, add_generation_prompt=True)
+        return tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False, add_generation_prompt=True)
     except Exception as error:  # a template can raise anything
         raise InputError(f"the model's chat template refuses the conversation: {first_line(error)}") from error
+
+
+def try_template(tokenizer: "PreTrainedTokenizerBase", messages: list[dict], template: str) -> str:
+    """The same, but nothing where the template refuses the conversation."""
+    try:
+        return apply_template(tokenizer, messages, template)
+    except InputError:
+        return ""
+
+
+def as_part(text: str) -> list[dict]:
+    """A message's content as a list of parts, here of one text, as models that see pictures take it."""
+    return [{"type": "text", "text": text}]
+
+
+def takes_parts(tokenizer: "PreTrainedTokenizerBase", template: str) -> bool:
+    """Whether a chat template writes contents that are lists of parts alone, and leaves out those that are texts."""
+    as_text, as_parts = (try_template(tokenizer, [{"role": "user", "content": content}], template)
+                         for content in (MARK, as_part(MARK)))
+    return MARK not in as_text and MARK in as_parts
 
 
 def takes_system(tokenizer: "PreTrainedTokenizerBase", template: str) -> bool:
@@ -124,7 +157,7 @@ def conversation_ids(tokenizer: "PreTrainedTokenizerBase", messages: list[Messag
         system, first, *others = messages
         messages = [first._replace(content=f"{system.content}\n\n{first.content}"), *others]
     if MARK not in render(tokenizer, [*messages[:-1], messages[-1]._replace(content=MARK)], template):
-        raise InputError("the model's chat template leaves the message out")  # one for pictures finds no text in a text
+        raise InputError("the model's chat template leaves the message out")
     try:
         return rendered_ids(tokenizer, messages, template)
     except InputError:
@@ -197,10 +230,14 @@ def chat_end(tokenizer: "PreTrainedTokenizerBase") -> int | None:
     None for a tokenizer without a template, and where no control token follows the message. White space can be an added
     token, too, but controls nothing.
     """
-    messages = [{"role": "user", "content": "question"}, {"role": "assistant", "content": MARK}]
+    template = own_template(tokenizer)
+    if not template:
+        return None
+    content = as_part if takes_parts(tokenizer, template) else str
+    messages = [{"role": "user", "content": content("question")}, {"role": "assistant", "content": content(MARK)}]
     try:
-        rendered = tokenizer.apply_chat_template(messages, tokenize=False)
-    except Exception:  # no template, or one that refuses: it can raise anything
+        rendered = tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False)
+    except Exception:  # it can raise anything
         return None
     _, _, behind = rendered.partition(MARK)
     added = tokenizer.get_added_vocab()

@@ -127,16 +127,23 @@ def open_tokenizer(place: Path) -> "PreTrainedTokenizerBase":
     """The tokenizer of a model's folder or GGUF file.
 
     AutoTokenizer gives every folder of type qwen2 the pre-tokenizer of Qwen2, whatever its tokenizer.json says: wrong
-    for a decoder of ours that was trained on characters or words. So a class that names no model means that file alone.
+    for a decoder of ours that was trained on characters or words. So a class that names no model means that file alone, and so
+    does one that is code of the model's own, which is not run.
+    Raises InputError where there is none, or none that can be read.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     if is_gguf(place):
         return gguf.open_tokenizer(place)
-    settings = place / "tokenizer_config.json"
-    kind = json.loads(settings.read_text("utf-8")).get("tokenizer_class") if settings.exists() else None
-    opener = PreTrainedTokenizerFast if kind in ("PreTrainedTokenizerFast", "TokenizersBackend") else AutoTokenizer
-    tokenizer = opener.from_pretrained(place, local_files_only=True, trust_remote_code=False)
+    try:
+        settings = place / "tokenizer_config.json"
+        told = json.loads(settings.read_text("utf-8")) if settings.exists() else {}
+        general = told.get("tokenizer_class") in ("PreTrainedTokenizerFast", "TokenizersBackend") or "auto_map" in told
+        opener = PreTrainedTokenizerFast if general and (place / "tokenizer.json").exists() else AutoTokenizer
+        tokenizer = opener.from_pretrained(place, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # a broken file fails in many ways
+        raise InputError(f"{place} has a tokenizer that cannot be read: {first_line(error)}. Fetch its tokenizer.json and "
+                         "tokenizer_config.json once more") from error
     if not tokenizer.is_fast:
         raise InputError(f"{place} has a tokenizer in Python alone, {type(tokenizer).__name__}: it needs a tokenizer.json")
     return tokenizer

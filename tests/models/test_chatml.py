@@ -11,6 +11,7 @@ from models.chatml import (
     chatml,
     conversation_ids,
     read_chatml,
+    request_ids,
     template_of,
 )
 from models.loading import Loaded, load_model
@@ -142,6 +143,34 @@ def test_a_conversation_with_a_base_model_is_one_text():
     tokenizer = with_bos(small_tokenizer("bytes"))
     messages = [Message("system", "S"), Message("user", "A fox"), Message("assistant", " ran."), Message("user", "It")]
     assert tokenizer.decode(conversation_ids(tokenizer, messages, template_of(tokenizer))) == "<s>S\n\nA fox ran.\n\nIt"
+
+
+PARTS = "{% for m in messages %}{{ m['role'] }}:{% for part in m['content'] %}{{ part['text'] }}{% endfor %}<end>{% endfor %}"
+
+
+def test_a_template_that_takes_messages_in_parts():
+    """Bug: the templates of models that see pictures were refused, because they leave out a content that is no list of parts.
+
+    By hand: each content becomes [{"type": "text", "text": ...}], so PARTS writes "system:S<end>user:hi<end>", and its answers
+    end with <end>.
+    """
+    tokenizer = small_tokenizer("bytes")
+    tokenizer.add_tokens(["<end>"], special_tokens=True)
+    tokenizer.chat_template = PARTS
+    ids = conversation_ids(tokenizer, [Message("system", "S"), Message("user", "hi")], PARTS)
+    assert tokenizer.decode(ids) == "system:S<end>user:hi<end>"
+    assert tokenizer.decode(chat_end(tokenizer)) == "<end>"
+
+
+def test_a_template_that_is_not_chatml_counts_though_the_token_is_there():
+    """Bug: Phi-4's tokenizer knows <|im_start|>, so the prompts went to it in ChatML, which its template does not write."""
+    tokenizer = small_tokenizer("bytes")
+    tokenizer.add_tokens(["<|im_start|>", "<|im_sep|>", "<|im_end|>"], special_tokens=True)
+    tokenizer.chat_template = ("{% for m in messages %}<|im_start|>{{ m['role'] }}<|im_sep|>{{ m['content'] }}<|im_end|>"
+                               "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant<|im_sep|>{% endif %}")
+    text = tokenizer.decode(request_ids(tokenizer, PROMPTS["json"], "unused"))
+    assert text.endswith("<|im_start|>user<|im_sep|>Transfer 100 rubles and 50 kopeck to Mike<|im_end|>"
+                         "<|im_start|>assistant<|im_sep|>") and text.startswith("<|im_start|>system<|im_sep|>")
 
 
 MESSAGE = "{% for m in messages %}{{ m['role'] + ':' + m['content'] + 'END' }}{% endfor %}"

@@ -107,6 +107,25 @@ def test_a_tokenizer_class_that_names_no_model_is_the_file_alone(model_folder, t
     assert open_tokenizer(folder).encode("hello there") == tokenizer.encode("hello there")
 
 
+def test_a_tokenizer_with_code_of_its_own_is_its_file(model_folder, tmp_path):
+    """Bug: a tokenizer.json beside a class of the model's own was refused, though it says everything and needs no code."""
+    folder = broken(model_folder, tmp_path / "own", lambda place: None)
+    path = folder / "tokenizer_config.json"
+    told = json.loads(path.read_text("utf-8")) | {"tokenizer_class": "OwnTokenizer", "auto_map": {
+        "AutoTokenizer": ["tokenization_own.OwnTokenizer", None]}}  # fmt: skip
+    path.write_text(json.dumps(told), "utf-8")
+    assert open_tokenizer(folder).encode("hello there") == open_tokenizer(model_folder).encode("hello there")
+
+
+@pytest.mark.parametrize("content", ["{}", '{"model": {"type": "Unknown"}}', "not json"])
+def test_a_tokenizer_that_cannot_be_read(model_folder, tmp_path, content):
+    """Bug: the one line told the parser's error alone, and not what to do."""
+    folder = broken(model_folder, tmp_path / "torn", lambda place: None)
+    (folder / "tokenizer.json").write_text(content, "utf-8")
+    with pytest.raises(InputError, match="cannot be read: .*Fetch its tokenizer.json"):
+        open_tokenizer(folder)
+
+
 @pytest.fixture(params=["refuses", "is silent"])
 def no_hub(request):
     """The address of a hub that refuses connections, or takes them and never answers."""
