@@ -6,8 +6,8 @@
 
 --text is what the models were trained on: they are judged on its test part, and a constant answer and n-grams, learned from its
 training part, stand beside them. Without it the built-in writer's sentences take its place. The messages are taken in the order
-of their hashes, so the first 500 are the same for every model. Each row is kept in results/autocomplete/<row>.json as it is
-measured, so that an interrupted evaluation goes on, and a later one adds rows; evaluation.json and .md there hold the figures.
+of their hashes, so the first 500 are the same for every model. Each row is kept in results/autocomplete/rows as it is measured,
+so that an interrupted evaluation goes on, and a later one adds rows; evaluation.json and .md beside that hold the figures.
 """
 
 from support.errors import InputError, one_line_errors
@@ -34,7 +34,7 @@ from studies.completion_figures import PAIRED, along, calibration, coverage, dif
 from studies.completion_table import table
 from support.adapter import adapter_base
 from support.files import check_writable, write_text
-from support.flags import COUNT, DTYPES, Parser, add_results_flag, number, some_path
+from support.flags import COUNT, DTYPES, Parser, add_results_flag, number, some_path, some_text
 from support.results import read_json, run_facts, set_aside, write_json
 
 from torch import nn
@@ -186,7 +186,7 @@ def is_large(row: Row) -> bool:
 
 def measured_rows(folder: Path, names: list[str], facts: dict, num_messages: int) -> dict[str, dict]:
     """The files of these rows, and then of all others that were measured to their end on the same messages."""
-    others = sorted(path.stem for path in folder.glob("*.json") if path.stem not in {*names, "evaluation"})
+    others = sorted(path.stem for path in folder.glob("*.json") if path.stem not in names)
     contents = {}
     for name in (*names, *others):
         content = read_json(folder / f"{name}.json")
@@ -241,7 +241,7 @@ def named(text: str) -> tuple[str, tuple[str, Path | None]]:
     model, _, adapter = place.partition(",")
     if not re.fullmatch(r"[\w.-]+", name) or not model.strip():
         raise argparse.ArgumentTypeError(f"must be NAME=MODEL, as lstm=runs/lstm, not {text!r}")
-    if name in ("constant", "n-gram", "evaluation"):
+    if name in ("constant", "n-gram"):
         raise argparse.ArgumentTypeError(f"{name} is taken: choose another name")
     if not adapter and (Path(model) / "adapter_config.json").is_file():
         model, adapter = adapter_base(Path(model)), model
@@ -265,6 +265,8 @@ def parse_arguments() -> argparse.Namespace:
                         help=f"the same for models of more than {LARGE // 10**6} million parameters (default: %(default)s)")
     parser.add_argument("--example", default="happy birthday i hope you have a great day", metavar="TEXT",
                         help="a message that is shown letter by letter (default: %(default)s)")
+    parser.add_argument("--name", type=some_text, default="autocomplete", metavar="NAME",
+                        help="the folder in --results: another for other messages (default: %(default)s)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, ... (default: %(default)s)")
     parser.add_argument("--dtype", default="float32", choices=DTYPES, help="(default: %(default)s)")
     add_results_flag(parser)
@@ -274,8 +276,8 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     with one_line_errors():
         args = parse_arguments()
-        folder = args.results / "autocomplete"
-        check_writable(folder)
+        folder = args.results / args.name
+        check_writable(folder / "rows")
         for _, (model, _) in args.models:
             find_model(model)  # what is not there is better known before the work
         data = read_data(args.text, args.test, args.keep_case, args.num_messages)
@@ -284,10 +286,10 @@ def main() -> None:
         facts = {"messages": data.identity, "keep_case": data.keep_case, "chips": CHIPS, "beams": BEAMS, "cap": CAP}
         for name, opened in rows.items():
             row = opened()
-            file = RowFile(folder / f"{name}.json", {"row": name, "model": row.identity, **facts})
+            file = RowFile(folder / "rows" / f"{name}.json", {"row": name, "model": row.identity, **facts})
             file.content |= run_facts(args.device, args.dtype)
             measure(file, row, data, args.num_typed_large if is_large(row) else args.num_typed, args.example)
-        contents = measured_rows(folder, list(rows), facts, len(data.test))
+        contents = measured_rows(folder / "rows", list(rows), facts, len(data.test))
         summary = {**run_facts(args.device, args.dtype), **facts, "num_messages": len(data.test),
                    "num_words": sum(len(message.split()) for message in data.test),
                    "num_characters": sum(map(len, data.test)),

@@ -3,7 +3,7 @@
     python -m studies.autocomplete_pictures
     python -m studies.autocomplete_pictures --row n-gram
 
-Reads results/autocomplete/evaluation.json, which evaluate_autocomplete.py writes, and writes PNG files beside it: along.png,
+Reads results/<name>/evaluation.json, which evaluate_autocomplete.py writes, and writes PNG files beside it: along.png,
 saved.png, sure.png, rouge.png, typed.png with the keys of one row, and learning.png where the models' folders told how they
 learned.
 """
@@ -203,9 +203,11 @@ def main() -> None:
         parser = Parser(__doc__)
         parser.add_argument("--row", type=some_text, metavar="NAME",
                             help="whose chips typed.png shows (default: the first model after constant and n-gram)")
+        parser.add_argument("--name", type=some_text, default="autocomplete", metavar="NAME",
+                            help="the folder in --results, as evaluate_autocomplete.py was told (default: %(default)s)")
         add_results_flag(parser)
         args = parser.parse_args()
-        folder = args.results / "autocomplete"
+        folder = args.results / args.name
         rows = read_json(folder / "evaluation.json").get("rows", {})
         name = args.row or next((name for name in rows if name not in ("constant", "n-gram")), "n-gram")
         if name not in rows:

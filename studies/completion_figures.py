@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+from data.messages import MIN_WORDS, split_x_target_by_words
+
 import numpy as np
 
 RESAMPLES = 1000
@@ -33,8 +35,17 @@ def nats(record: dict) -> float:
     return sum(record["words"]) + record["end"]
 
 
+def rest_bits(text: str, record: dict) -> tuple[float, int]:
+    """Bits of a message's rest and its end, and characters of the rest with the blank before it; a short message has none."""
+    if len(record["words"]) < MIN_WORDS:
+        return 0.0, 0
+    context, rest = split_x_target_by_words(text)
+    return (sum(record["words"][len(context.split()):]) + record["end"]) / LN2, 1 + len(rest)
+
+
 FIGURES = {
     "bits_per_character": Figure("surprises", lambda text, record: (nats(record) / LN2, len(text))),
+    "rest_bits_per_character": Figure("surprises", rest_bits),
     "perplexity": Figure("surprises", lambda text, record: (nats(record), record["tokens"]), math.exp),
     "right_in_1": Figure("typed", lambda text, record: (sum(place == 1 for place in record["places"]), len(record["places"]))),
     "right_in_3": Figure("typed", lambda text, record: (sum(place > 0 for place in record["places"]), len(record["places"]))),
@@ -47,7 +58,8 @@ FIGURES = {
     "end_precision": Figure("surprises", lambda text, record: (record["ends"][0], record["ends"][0] + record["ends"][1])),
     "end_recall": Figure("surprises", lambda text, record: (record["ends"][0], 1)),
 }
-PAIRED = ("bits_per_character", "right_in_1", "right_in_3", "keystrokes_saved", "rest_in_1", "rest_in_5", "rouge_1", "rouge_L")
+PAIRED = ("bits_per_character", "rest_bits_per_character", "right_in_1", "right_in_3", "keystrokes_saved", "rest_in_1",
+          "rest_in_5", "rouge_1", "rouge_L")
 
 
 # ------------------------------------------------------------------------------------------------ intervals

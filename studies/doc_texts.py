@@ -12,6 +12,7 @@ from studies.doc_tables import Snapshot, setting_name
 from studies.labels import RIGHT, SAME_AS_GREEDY, SAMPLE, STOPS, STORY, TOKENS
 from support.results import order, print_result, shorten
 
+EXCERPT = 2  # paragraphs
 SHOWN_CHARACTERS = 700  # of a text that never ended
 WIDTH = 120
 
@@ -38,9 +39,11 @@ def jsons(snapshot: Snapshot, task: str, settings: list[dict], language: int) ->
 
 
 def excerpts(snapshot: Snapshot, task: str, settings: list[dict], shown: dict, language: int) -> str:
-    """The JSON at every setting and the first story at one of them, folded into a line."""
+    """The JSON at every setting and the beginning of the first story at one of them, folded into a line."""
     story = results_of(snapshot, task, "hedgehog", [shown])[0]
-    text = html.escape(beginning(story), quote=False).replace("\n\n", "<br><br>").replace("\n", "<br>")
+    paragraphs = beginning(story).split("\n\n")
+    shown_text = "\n\n".join(paragraphs[:EXCERPT]) + " …" * (len(paragraphs) > EXCERPT)
+    text = html.escape(shown_text, quote=False).replace("\n\n", "<br><br>").replace("\n", "<br>")
     folded = f"<details><summary>{summary(story, result_name(story, language), language)}</summary>{text}</details>\n"
     return jsons(snapshot, task, settings, language) + "\n" + folded
 

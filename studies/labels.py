@@ -64,6 +64,17 @@ TRAINING_STEP = "training step, {layers} layers of {width}, {rows} windows of {w
 STEP_RATIOS = "{ratio_with_adamw_alone:.2f} with AdamW alone, {ratio:.2f} with Muon"
 SHAKESPEARE = "Shakespeare by characters, whole command; validation loss {ours:.2f}, nanoGPT's {nanogpt:.2f}"
 
+MESSAGE_ROWS: dict[str, Pair] = {  # the rows of evaluate_autocomplete.py in the documents, in this order
+    "constant": ("constant answer", "постоянный ответ"),
+    "n-gram": ("n-gram", "n-граммы"),
+    "lstm": ("LSTM", "LSTM"),
+    "gboard": ("LSTM in Gboard's shape", "LSTM в форме Gboard"),
+    "rest": ("LSTM, the loss on last quarters", "LSTM, потери по последним четвертям"),
+    "generator": ("our decoder, from nothing", "наш декодер, с нуля"),
+    "smollm2": ("SmolLM2 as it is", "SmolLM2 как есть"),
+    "tuned": ("SmolLM2, fine-tuned", "SmolLM2, дообученная"),
+}
+
 SETTING: Pair = ("setting", "настройка")
 PLAIN: Pair = ("as it is", "как есть")
 NAMES: dict[str, Pair] = {"temperature": ("temperature", "температура")}  # the other settings are called alike

@@ -53,13 +53,13 @@ def test_a_comparison_goes_on_and_gains_a_row(evaluate, files, tmp_path):
     folder = tmp_path / "autocomplete"
     code, out, _ = evaluate(*FEW, "--models", f"lstm={files / 'lstm'}")
     assert code == 0 and [line.split(" | ")[0] for line in out.splitlines()[2:5]] == ["| constant", "| n-gram", "| lstm"]
-    stored = json.loads((folder / "lstm.json").read_text("utf-8"))
+    stored = json.loads((folder / "rows" / "lstm.json").read_text("utf-8"))
     assert {name: len(records) for name, records in stored["columns"].items()} == {"surprises": 3, "typed": 2, "rests": 2}
     stored["columns"]["surprises"][0]["tokens"] = 1000
     del stored["columns"]["surprises"][2:]
-    (folder / "lstm.json").write_text(json.dumps(stored), "utf-8")
+    (folder / "rows" / "lstm.json").write_text(json.dumps(stored), "utf-8")
     code, out, _ = evaluate(*FEW, "--models", f"lstm={files / 'lstm'}")
-    again = json.loads((folder / "lstm.json").read_text("utf-8"))["columns"]["surprises"]
+    again = json.loads((folder / "rows" / "lstm.json").read_text("utf-8"))["columns"]["surprises"]
     assert code == 0 and [record["tokens"] for record in again].index(1000) == 0 and len(again) == 3
     code, out, _ = evaluate(*FEW, "--models", f"other={files / 'lstm'}")
     summary = json.loads((folder / "evaluation.json").read_text("utf-8"))
@@ -68,19 +68,19 @@ def test_a_comparison_goes_on_and_gains_a_row(evaluate, files, tmp_path):
     pair = next(pair for pair in summary["pairs"] if (pair["row"], pair["minus"]) == ("lstm", "other"))
     assert pair["figure"] == "bits_per_character" and pair["value"] == pytest.approx(0) and pair["messages"] == 3
     message = max(split_messages((files / "messages.txt").read_text("utf-8").splitlines()).test, key=len)
-    assert not any(message in path.read_text("utf-8") for path in folder.iterdir())
+    assert not any(message in path.read_text("utf-8") for path in folder.rglob("*.*"))
 
 
 @pytest.mark.slow
 def test_records_of_other_weights_and_broken_ones_are_kept_aside(evaluate, files, tmp_path):
     evaluate(*FEW, "--models", f"lstm={files / 'lstm'}")
-    path = tmp_path / "autocomplete" / "lstm.json"
+    path = tmp_path / "autocomplete" / "rows" / "lstm.json"
     content = json.loads(path.read_text("utf-8"))
     content["model"]["revision"] = "sha256:0"
     path.write_text(json.dumps(content), "utf-8")
-    (tmp_path / "autocomplete" / "constant.json").write_text('{"row": ', "utf-8")
+    (tmp_path / "autocomplete" / "rows" / "constant.json").write_text('{"row": ', "utf-8")
     del content["example"]  # the last that is measured
-    (tmp_path / "autocomplete" / "half.json").write_text(json.dumps(content), "utf-8")
+    (tmp_path / "autocomplete" / "rows" / "half.json").write_text(json.dumps(content), "utf-8")
     _, _, errors = evaluate(*FEW, "--models", f"lstm={files / 'lstm'}")
     assert "kept as constant.old1" in errors
     assert "kept as lstm.old1" in errors and json.loads(path.read_text("utf-8"))["model"]["revision"] != "sha256:0"

@@ -13,6 +13,7 @@ from studies.completion_figures import (
     figures,
     interval,
     ratios,
+    rest_bits,
 )
 from studies.completion_table import table
 
@@ -44,6 +45,13 @@ def test_figures_by_hand():
     assert (found["rouge_1"], found["rouge_2"], found["rouge_L"]) == (0.5, 0, 0.5)
     assert (found["end_precision"], found["end_recall"]) == pytest.approx((1 / 3, 1 / 2))
     assert found["length_ratio"] == 4
+
+
+def test_bits_of_the_rest_by_hand():
+    """The rest of "a b c de" is " de", three characters, for 4 bits, and 2 of the end; three words have no last quarter."""
+    record = {"words": [LN2, LN2, LN2, 4 * LN2], "end": 2 * LN2}
+    assert rest_bits("a b c de", record) == pytest.approx((6, 3))
+    assert rest_bits(MESSAGES[1], COLUMNS["surprises"][1]) == (0, 0)
 
 
 def test_perplexity_is_weighted_by_tokens():
