@@ -4,7 +4,7 @@ from support.errors import InputError
 
 from common import decode, step
 from models.cache import growing_cache
-from models.lstm import LSTM, LSTMConfig, Memory, lstm_cell
+from models.lstm import LSTM, LSTMConfig, Memory, RowDropout, lstm_cell
 from strategies import continue_ids
 from task1_greedy import greedy
 from task5_beam import beam_search
@@ -55,6 +55,17 @@ def test_the_cell_by_hand():
     w_ih = torch.tensor([[0.0], [0.0], [1.0], [0.0]])
     h, c = lstm_cell(torch.ones(1, 1), torch.zeros(1, 1), torch.full((1, 1), 0.5), w_ih, torch.ones(4, 1), torch.zeros(4))
     assert (h.item(), c.item()) == pytest.approx((0.279300, 0.630797), abs=1e-6)
+
+
+def test_dropout_has_one_mask_for_all_positions_of_a_row():
+    """By hand: of ones, at a share of 1/4, about a quarter become 0 and the others 4/3, alike at all positions, not in all rows."""
+    dropout = RowDropout(0.25)
+    torch.manual_seed(0)
+    dropped = dropout(torch.ones(2, 3, 4000))
+    assert set(dropped.unique().tolist()) == {0.0, pytest.approx(4 / 3)}
+    assert (dropped[:, :1] == dropped).all() and (dropped[0] != dropped[1]).any()
+    assert dropped.mean().item() == pytest.approx(1, abs=0.03)
+    assert torch.equal(dropout.eval()(torch.ones(2, 3, 4)), torch.ones(2, 3, 4))
 
 
 def test_forwards_and_backwards_are_those_of_the_formulas(model):
