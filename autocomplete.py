@@ -37,6 +37,7 @@ from models.cache import growing_cache
 from models.chatml import check_unicode
 from models.loading import Loaded, load_model
 from models.places import find_model
+from models.transformer import Output
 from strategies import STRATEGIES, choose
 from support.flags import RULES, SHARE, Parser, add_model_flags, flag, number
 from support.results import read_json, shorten
@@ -48,7 +49,7 @@ from task5_beam import beam_search
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 MODEL = "checkpoint_lstm"  # the folder beside this script
 DEFAULTS = {"temperature": 0.8, "top_p": 0.95, "top_k": 0, "num_beams": 5, "length_penalty": 0.0, "no_repeat_ngram_size": 0,
@@ -62,31 +63,45 @@ TRIES = 30  # to draw three messages that differ
 
 
 class Begun(NamedTuple):
-    """A text up to the end of its first suggested word, from which it is written on.
+    """A text up to the end of its first suggested word, from which `model` writes on.
 
-    `ids` (1, T), of which `cache` holds the first; `log_prob` is that of the word given what was typed, over its border's.
+    `ids` (1, T), of which `cache` holds the first; `log_prob` is that of the word given what was typed.
     """
 
     text: str
+    model: nn.Module
     ids: Tensor
     cache: Any
     log_prob: float
 
 
 def begin(suggestions: Suggestions, text: str, chip: Chip) -> Begun:
-    """A text with a chip that was suggested for it. Its word ends: the next token will be a border."""
+    """A text with a chip that was suggested for it."""
     ids, context, _ = suggestions.place(text)
-    node = context.spelling(chip.word)
-    return Begun(text + chip.completion, torch.tensor([[*ids, *node.tokens]]), spread(context.cache, [context.row]),
-                 math.log(chip.prob) - math.log(node.border))
+    ids = torch.tensor([[*ids, *context.spelling(chip.word).tokens]])
+    model = BorderNext(suggestions.source.model, suggestions.source.vocabulary.borders)
+    return Begun(text + chip.completion, model, ids, spread(context.cache, [context.row]), math.log(chip.prob))
+
+
+class BorderNext(nn.Module):
+    """A model that is asked for a border first: the word before it has ended, which is what its probability says."""
+
+    def __init__(self, model: nn.Module, borders: Tensor) -> None:
+        super().__init__()
+        self.model, self.config, self.borders = model, model.config, borders
+
+    def forward(self, **inputs: Any) -> Output:
+        logits = self.model(**inputs).logits
+        if self.borders is not None:
+            borders, self.borders = self.borders.to(logits.device), None
+            logits = torch.full_like(logits, -torch.inf).index_copy(-1, borders, logits[..., borders])
+        return Output(logits)
 
 
 def whole(suggestions: Suggestions, begun: Begun, written: list[int]) -> str | None:
-    """The message that ids complete, or None: behind the first word it goes on within it, or holds a blocked word."""
+    """The message that ids complete, None for one with a blocked word."""
     words = suggestions.words(written)
-    if written[0] not in suggestions.borders or any(map(suggestions.blocked, words)):
-        return None
-    return begun.text + "".join(f" {word}" for word in words)
+    return None if any(map(suggestions.blocked, words)) else begun.text + "".join(f" {word}" for word in words)
 
 
 def by_beams(suggestions: Suggestions, text: str, num_beams: int, length_penalty: float, max_new_tokens: int,
@@ -95,10 +110,10 @@ def by_beams(suggestions: Suggestions, text: str, num_beams: int, length_penalty
 
     Token sequences of one text are added up. The penalty's length counts the tokens behind the first word.
     """
-    source, found = suggestions.source, {}
+    ends, found = suggestions.source.vocabulary.ends, {}
     for chip in suggestions.chips(text, max(num_beams, MESSAGES)):
         begun = begin(suggestions, text, chip)
-        for beam in beam_search(source.model, begun.ids, num_beams, source.vocabulary.ends, max_new_tokens, cache=begun.cache,
+        for beam in beam_search(begun.model, begun.ids, num_beams, ends, max_new_tokens, cache=begun.cache,
                                 no_repeat_ngram_size=no_repeat_ngram_size):
             message = whole(suggestions, begun, beam.ids)
             if message is not None:
@@ -114,17 +129,17 @@ def by_tokens(suggestions: Suggestions, text: str, max_new_tokens: int, no_repea
 
     The word is chosen as the tokens are, among DRAWN; where nothing is drawn, at temperature 0, it is each in its turn.
     """
-    source, found = suggestions.source, {}
+    ends, found = suggestions.source.vocabulary.ends, {}
+    strategy = partial(choose, temperature=temperature, top_k=top_k, top_p=top_p)
     chips = suggestions.chips(text, DRAWN)
     log_probs = torch.tensor([[math.log(chip.prob) for chip in chips]])
     for attempt in range(TRIES if temperature and chips else len(chips)):
         generator = torch.Generator()
         generator.seed() if seed is None else generator.manual_seed((seed + attempt) % 2**63)
-        place = int(choose(log_probs, [generator], temperature, top_k, top_p)) if temperature else attempt
+        place = int(strategy(log_probs, [generator])) if temperature else attempt
         begun = begin(suggestions, text, chips[place])
-        strategy = BorderFirst(partial(choose, temperature=temperature, top_k=top_k, top_p=top_p), source.vocabulary.borders)
-        events = decode(source.model, begun.ids, strategy, {"generators": [generator]}, source.vocabulary.ends,
-                        max_new_tokens, cache=begun.cache, no_repeat_ngram_size=no_repeat_ngram_size)
+        events = decode(begun.model, begun.ids, strategy, {"generators": [generator]}, ends, max_new_tokens, cache=begun.cache,
+                        no_repeat_ngram_size=no_repeat_ngram_size)
         _, tokens, of_tokens = zip(*events, strict=True)
         message = whole(suggestions, begun, list(tokens))
         if message is not None:
@@ -132,20 +147,6 @@ def by_tokens(suggestions: Suggestions, text: str, max_new_tokens: int, no_repea
         if len(found) == MESSAGES:
             break
     return sorted(found.items(), key=lambda item: -item[1])
-
-
-class BorderFirst:
-    """A strategy whose first token is one of `borders`, so that the word before it ends."""
-
-    def __init__(self, strategy: Callable[..., Tensor], borders: Tensor) -> None:
-        self.strategy, self.borders = strategy, borders
-
-    def __call__(self, logits: Tensor, generators: list[torch.Generator]) -> Tensor:
-        """logits (1, vocab) -> the token (1,)."""
-        if self.borders is not None:
-            logits = torch.full_like(logits, -torch.inf).index_copy(1, self.borders, logits[:, self.borders])
-            self.borders = None
-        return self.strategy(logits, generators)
 
 
 # ------------------------------------------------------------------------------------------------ texts and what is printed

@@ -79,8 +79,9 @@ class Parser(argparse.ArgumentParser):
         Raises InputError for what a flag does not allow, and for a folder of --adapter that holds no adapter.
         """
         found = super().parse_args(args)
+        default = vars(found).pop("default_model", None)
         if getattr(found, "model", "") is None:
-            found.model = adapter_base(found.adapter) if found.adapter else found.default_model
+            found.model = adapter_base(found.adapter) if found.adapter else default
         return found
 
     def error(self, message: str) -> NoReturn:

@@ -28,9 +28,10 @@ class SuggestingLine:
 
         self.ask_words, self.ask_rest = words, rest
         self.thread = ThreadPoolExecutor(1)
-        self.words: list[Word] = []  # of the text as it is now
+        self.words: list[Word] = []
         self.grey = ("", "")  # the last text with a rest, and that rest
-        self.number, self.at_work = 0, False  # how often the text has changed; whether its suggestions are being found
+        self.number = self.found = 0  # how often the text has changed, and how often it had when `words` were found
+        self.at_work = False  # whether suggestions are being found
         self.session = PromptSession("> ", bottom_toolbar=self.toolbar, key_bindings=self.bindings(), erase_when_done=True)
         self.buffer = self.session.default_buffer
         self.buffer.on_text_changed += lambda _: self.changed()
@@ -38,6 +39,7 @@ class SuggestingLine:
     def lines(self) -> Iterator[str]:
         """Each line that is sent with Enter, until Ctrl-D. Ctrl-C clears a line; raises KeyboardInterrupt on an empty one."""
         while True:
+            self.words = []
             try:
                 with heeding_kills(self.session) as heed:
                     line = self.session.prompt(pre_run=lambda heed=heed: (heed(), self.changed()))
@@ -48,11 +50,11 @@ class SuggestingLine:
             yield line
 
     def changed(self) -> None:
-        """Have suggestions for the text as it is now; grey text that was typed along stays meanwhile."""
+        """Have suggestions for the text as it is now. Meanwhile grey text that was typed along stays; so do words, but dim."""
         from prompt_toolkit.application import get_app
 
         text, (before, rest) = self.buffer.text, self.grey
-        self.number, self.words = self.number + 1, []
+        self.number += 1
         if text.startswith(before) and (before + rest).startswith(text):
             self.show(before + rest)
         if not self.at_work:
@@ -76,7 +78,7 @@ class SuggestingLine:
                 number, text = self.number, self.buffer.text
                 words = await find(self.ask_words, text)
                 if number == self.number:
-                    self.words = words
+                    self.words, self.found = words, number
                     app.invalidate()
                     rest = await find(self.ask_rest, text, lambda number=number: number != self.number)
                 if number == self.number:
@@ -90,12 +92,13 @@ class SuggestingLine:
 
     def toolbar(self) -> list[tuple[str, str]]:
         """The words with their digits, as prompt_toolkit's fragments; never nothing, or the screen would jump."""
-        shown = [(f" {n} ", CONTROL_CHARACTERS.sub("\ufffd", word) + " ") for n, (word, _) in enumerate(self.words, 1)]
-        return [("", " "), *(fragment for digit, word in shown for fragment in (("bold", digit), ("", word)))]
+        shown = [CONTROL_CHARACTERS.sub("\ufffd", word) for word, _ in self.words]
+        digit, plain = ("bold", "") if self.found == self.number else ("dim", "dim")
+        return [("", " "), *(part for n, word in enumerate(shown, 1) for part in ((digit, f" {n} "), (plain, f"{word} ")))]
 
     def bindings(self) -> "KeyBindings":
         """The keys of the line that are not a terminal's usual ones. → takes grey text by prompt_toolkit's own."""
-        from prompt_toolkit.filters import Condition
+        from prompt_toolkit.filters import Condition, renderer_height_is_known  # where it is not, the words are not shown
         from prompt_toolkit.key_binding import KeyBindings
 
         bindings = KeyBindings()
@@ -110,7 +113,7 @@ class SuggestingLine:
 
         for place in range(9):
             shown = Condition(partial(self.takes, place))
-            bindings.add(str(place + 1), filter=shown)(partial(take_word, place))
+            bindings.add(str(place + 1), filter=shown & renderer_height_is_known)(partial(take_word, place))
 
         @bindings.add("c-c")
         @bindings.add("<sigint>")
@@ -125,4 +128,5 @@ class SuggestingLine:
     def takes(self, place: int) -> bool:
         """Whether a digit takes the word in this place, rather than being typed."""
         document = self.buffer.document
-        return place < len(self.words) and document.is_cursor_at_the_end and not document.char_before_cursor.isdigit()
+        shown = place < len(self.words) and self.found == self.number
+        return shown and document.is_cursor_at_the_end and not document.char_before_cursor.isdigit()

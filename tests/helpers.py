@@ -287,5 +287,5 @@ def has(text, grey=None, words=None):
         suggestion = line.buffer.suggestion
         return (line.session.app.is_running and line.buffer.text == text
                 and (grey is None or suggestion is not None and suggestion.text == grey)
-                and (words is None or [word for word, _ in line.words] == words))
+                and (words is None or line.found == line.number and [word for word, _ in line.words] == words))
     return ready

@@ -162,13 +162,13 @@ def test_the_rest_is_greedy_behind_the_best_chip_and_a_word_that_the_limit_cuts_
         assert suggestions.rest(text) == chip.completion + "".join(f" {word}" for word in words)
 
 
-@pytest.mark.parametrize("source", ["ngram", "random"])
-def test_a_text_typed_key_by_key_has_the_rest_of_a_text_alone(source, request):
+def test_a_text_typed_key_by_key_has_the_rest_of_a_text_alone(ngram, random):
     """The rest of an earlier text is used where it holds: words added along it and against it, and deleted."""
-    next_words = request.getfixturevalue(source)
-    suggestions = free(next_words)
-    for text in ("", "s", "so", "so ", "so t", "so ti", "so tir", "so tired ", "so tired of", "so tiny", "so ", "it", "it was"):
-        assert suggestions.rest(text) == free(next_words).rest(text), text
+    texts = ("", "s", "so", "so ", "so t", "so ti", "so tir", "so tired ", "so tired of", "so tiny", "so ", "it", "it was")
+    for next_words in (ngram, random):
+        suggestions = free(next_words)
+        for text in texts:
+            assert suggestions.rest(text) == free(next_words).rest(text), text
 
 
 def test_typing_along_the_rest_writes_nothing_anew(ngram, monkeypatch):
@@ -187,7 +187,7 @@ def test_a_rest_that_nobody_waits_for_is_given_up(ngram):
     assert len(asked) == 2 and suggestions.rest("so tired ") == "of it all"
 
 
-@pytest.mark.parametrize("text", ["x" * 10_000, "so it is " * 1000 + "s", "\x00\x1b[31m so", "so\nti", "\u2028 so", "🙂" * 50,
+@pytest.mark.parametrize("text", ["x" * 2000, "so it is " * 1000 + "s", "\x00\x1b[31m so", "so\nti", "\u2028 so", "🙂" * 50,
                                   " "])  # fmt: skip
 @pytest.mark.parametrize("keep_case", [None, False])
 def test_whatever_is_typed_is_no_error(ngram, text, keep_case):

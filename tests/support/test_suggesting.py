@@ -121,6 +121,9 @@ def test_the_words_under_the_line():
         assert "".join(text for _, text in line.toolbar()) == " "
         line.words = [("so", "so"), ("\x1b[31m", "")]
         assert "".join(text for _, text in line.toolbar()) == "  1 so  2 \ufffd[31m "
+        assert line.toolbar()[1] == ("bold", " 1 ") and line.takes(1) and not line.takes(2)
+        line.number += 1  # the text has changed: no digit takes a word that is not for it
+        assert line.toolbar()[1] == ("dim", " 1 ") and not line.takes(1)
 
 
 @pytest.fixture(autouse=True)
