@@ -3,8 +3,10 @@
 import io
 import json
 import math
+import os
 import re
 import sys
+import time
 
 import autocomplete
 from autocomplete import by_beams, by_tokens, learned_case, open_suggestions, sent, suggesting_line, welcome
@@ -14,8 +16,9 @@ from lstm import LSTMLM
 from models.loading import Loaded
 from models.lstm import LSTMConfig
 from models.ngram import NGram, Recent
-from tests.helpers import Terminal, has, small_tokenizer, type_at_terminal
+from tests.helpers import ROOT, Terminal, has, small_tokenizer, type_at_terminal
 
+import pexpect
 import pytest
 import torch
 
@@ -278,6 +281,34 @@ def test_a_message_at_a_terminal(suggestions, signals):
         (has("so tired of you"), "\r"), (has(""), " \r"), (has(""), "it was so l"), (has("it was so l", "ate"), "1"),
         (has("it was so late "), "\r"), (has(""), "quit\r"))
     assert (told, error) == (["so tired of you", "it was so late "], None)
+
+
+@pytest.mark.slow
+def test_the_script_in_a_pseudo_terminal(tmp_path):
+    """What it says first, a message sent and printed, Ctrl-C on a line and on an empty one."""
+    tokenizer, folder = learn_tokenizer(MESSAGES * 3, 330), str(tmp_path / "lstm")
+    LSTMLM(LSTMConfig(len(tokenizer), 8, 12, 1, BOS, EOS), tokenizer).save_checkpoint(folder)
+    env = {**os.environ, "HOME": str(tmp_path), "TERM": "xterm"}
+    child = pexpect.spawn(sys.executable, ["autocomplete.py", "--model", folder, "--threshold", "0"], cwd=str(ROOT), env=env,
+                          encoding="utf-8", timeout=30, dimensions=(30, 100))  # fmt: skip
+    child.expect("Profanity is kept out")
+    for line in ("hello there", "half a line"):
+        child.expect(re.escape("\x1b[6n"))  # where is the cursor? Terminals say it
+        child.send("\x1b[5;1R")
+        child.expect(r"\x1b\[0;1;7m 1 ")  # the first word, bright
+        child.send(line)
+        child.expect(line[-1])
+        if line == "hello there":
+            child.send("\r")
+            child.expect(r"\x1b\[\?2004lhello there\r\n")
+    time.sleep(0.2)
+    child.send("\x03")
+    time.sleep(0.2)
+    child.send("\x03")
+    child.expect("interrupted")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 130 and "Traceback" not in child.before
 
 
 def test_flags_of_pipes_are_refused_at_a_terminal(monkeypatch):
