@@ -1,7 +1,7 @@
 """What is suggested while a message is typed: three next words, the chips, and behind the likeliest of them the rest, in grey.
 
     suggestions = Suggestions(next_words, keep_case=False, blocked=is_profane)
-    suggestions.chips("I'm so ti")  # [Chip("tired", 0.46, "red"), Chip("tierd", 0.1, "erd")]
+    suggestions.chips("I'm so ti")  # [Chip("tired", 0.46, "red"), ...]: a word, its probability, what it adds to the text
     suggestions.rest("I'm so ti")   # "red of this"
 
 They come in two stages, which a screen shows as they come: the search for the words and some twenty tokens behind the best one
