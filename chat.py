@@ -29,7 +29,7 @@ from models.chatml import PLAIN_TEMPLATE, Message, conversation_ids, template_of
 from models.limits import check_known, context_of
 from models.loading import Loaded, load_model
 from models.rotary import keys_hold
-from strategies import continue_ids
+from strategies import STRATEGIES, continue_ids
 from support.files import write_text
 from support.flags import RULES, Parser, add_model_flags, checked, flag, number
 from support.streams import visible
@@ -42,12 +42,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 SYSTEMS = {"story": STORYTELLER, "json": JSON_MACHINE, "none": ""}
-STRATEGIES = {  # which settings each one reads
-    "greedy": (),
-    "sampling": ("temperature", "top_k"),
-    "nucleus": ("temperature", "top_p", "top_k"),
-    "beam": ("num_beams", "length_penalty"),
-}
 SHARED = ("no_repeat_ngram_size", "seed", "max_new_tokens")  # settings that hold for every strategy
 DEFAULTS = {"temperature": 0.8, "top_p": 0.95, "top_k": 0, "num_beams": 4, "length_penalty": 1.0,
             "no_repeat_ngram_size": 0, "seed": None, "max_new_tokens": 1000}

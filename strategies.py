@@ -25,6 +25,13 @@ from torch import Generator, Tensor, nn
 if TYPE_CHECKING:
     from transformers import Cache
 
+STRATEGIES = {  # the names that a command line gives them, and which settings each one reads
+    "greedy": (),
+    "sampling": ("temperature", "top_k"),
+    "nucleus": ("temperature", "top_p", "top_k"),
+    "beam": ("num_beams", "length_penalty"),
+}
+
 
 def choose(logits: Tensor, generators: list[Generator], temperature: float, top_k: int, top_p: float) -> Tensor:
     """One token for each row, temperature first, then top-k, then the nucleus: (rows, vocab) -> (rows,)."""

@@ -107,6 +107,7 @@ class Vocabulary:
                   if text.startswith(b" ") and not any(blank in text[1:] for blank in WHITESPACE)}
         self.begin, self.rest, self.begins = Part.of(begins), Part.of(within), frozenset(begins)
         self.borders = torch.tensor(sorted({token for token, text in texts.items() if text.startswith(WHITESPACE)} | {eos_id}))
+        self.ends = frozenset({eos_id} | {token for token, text in texts.items() if b"\n" in text})  # of a message
 
     def starts(self, ids: list[int]) -> list[int]:
         """Where the words of a text begin among its ids."""
@@ -186,6 +187,10 @@ class Context:
         found = Found([(word, prob * scale) for word, prob in best], max(0.0, 1 - sum(words.values()) * scale))
         return found, heapq.nlargest(BATCH, wishes, key=lambda wish: wish.prob)
 
+    def spelling(self, word: str) -> Node:
+        """The likeliest tokens of a word that was found."""
+        return max((node for node in self.nodes if node.word == word), key=lambda node: node.prob * node.border)
+
 
 def likeliest(node: Node, places: slice, least: float) -> list[Wish]:
     """Up to BATCH of a node's children in `places` that are likelier than `least` and not yet read."""
@@ -216,13 +221,14 @@ class NextWords:
     """
 
     def __init__(self, model: nn.Module, tokenizer: "Tokenizer | PreTrainedTokenizerBase", bos_id: int, eos_id: int,
-                 new_cache: Callable[[], Any]) -> None:
+                 new_cache: Callable[[], Any], ahead: int = 0) -> None:
+        """ahead: how many tokens are to be written behind a word, for which the model's context must leave room."""
         self.model, self.bos_id, self.eos_id, self.new_cache = model, bos_id, eos_id, new_cache
         self.tokenizer = Tokenizer.from_str(backend(tokenizer).to_str())
         self.tokenizer.encode_special_tokens = True  # typed text is text: "<|endoftext|>" is these letters
         self.vocabulary = Vocabulary(self.tokenizer, eos_id)
         self.device = next(model.parameters()).device
-        self.room = (getattr(model.config, "max_position_embeddings", None) or 1 << 60) - DEPTH  # tokens of finished words
+        self.room = (getattr(model.config, "max_position_embeddings", None) or 1 << 60) - DEPTH - ahead  # of finished words
 
     def ids(self, text: str) -> list[int]:
         """The ids of finished words, after the beginning; the last ones that the model's context can hold."""

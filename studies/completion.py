@@ -17,6 +17,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from data.messages import MIN_WORDS, clean_string, split_x_target_by_words
+from data.profanity import is_profane
+from decoding.suggestions import Suggestions
 from decoding.words import NextWords, Typing
 from strategies import continue_ids
 from task5_beam import beam_search, rank
@@ -122,12 +124,21 @@ def typed(source: Words, messages: list[str]) -> list[dict]:
 
 def key_seconds(source: Words, message: str) -> list[float]:
     """The time of each key while a message is typed letter by letter, the memory of finished words being kept."""
-    seconds, offer = [], interactive(source)
+    seconds, suggest = [], suggesting(source)
     for end in range(len(message) + 1):
         start = time.perf_counter()
-        offer(message[:end], CHIPS)
+        suggest(message[:end])
         seconds.append(time.perf_counter() - start)
     return seconds
+
+
+def suggesting(source: Words) -> Callable[[str], object]:
+    """What is done at a key: of a model, all that autocomplete.py does, which is chips without profane words and the rest."""
+    if isinstance(source, NextWords):
+        suggestions = Suggestions(source, None, is_profane)
+        return lambda text: (suggestions.chips(text), suggestions.rest(text))
+    offer = interactive(source)
+    return lambda text: offer(text, CHIPS)
 
 
 def interactive(source: Words) -> Callable[[str, int], list[tuple[str, float]]]:

@@ -74,13 +74,14 @@ class Parser(argparse.ArgumentParser):
         super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: None = None) -> argparse.Namespace:
-        """The flags; --model, where it is left out, is the base that the adapter names, or the shipped decoder.
+        """The flags; --model, where it is left out, is the base that the adapter names, or the default of `add_model_flags`.
 
         Raises InputError for what a flag does not allow, and for a folder of --adapter that holds no adapter.
         """
         found = super().parse_args(args)
+        default = vars(found).pop("default_model", None)
         if getattr(found, "model", "") is None:
-            found.model = adapter_base(found.adapter) if found.adapter else "generator"
+            found.model = adapter_base(found.adapter) if found.adapter else default
         return found
 
     def error(self, message: str) -> NoReturn:
@@ -119,12 +120,13 @@ def command(script: str, *arguments: object) -> str:
     return shlex.join(["python", os.path.relpath(ROOT / script), *map(str, arguments)])
 
 
-def add_model_flags(parser: argparse._ActionsContainer) -> None:
+def add_model_flags(parser: argparse._ActionsContainer, default: str = "generator") -> None:
     """The flags of every script that runs a model: --model, --adapter, --engine, --device, --dtype."""
+    parser.set_defaults(default_model=default)
     parser.add_argument("--model", type=some_text, metavar="NAME",
                         help="generator (the checkpoint that comes with the project), qwen (Qwen/Qwen2.5-0.5B-Instruct), "
                              "smollm2 (HuggingFaceTB/SmolLM2-135M-Instruct), any name on the Hugging Face hub, a folder, or "
-                             "a .gguf file (default: generator)")
+                             f"a .gguf file (default: {default})")
     parser.add_argument("--adapter", type=some_path, metavar="FOLDER",
                         help="a LoRA adapter of PEFT's, merged into --model, or into the model that it names itself")
     parser.add_argument("--engine", choices=ENGINES,

@@ -3,6 +3,8 @@
 import io
 import json
 import math
+import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -243,3 +245,47 @@ class Terminal(io.StringIO):
 
     def isatty(self):
         return True
+
+
+def type_at_terminal(new_line, read, *steps):
+    """What `read(line)` yields of a SuggestingLine at prompt_toolkit's own input pipe, and the exception that ends it or None.
+
+    A step is (ready, keys): what the screen must show, as a function of the line, before these keys are pressed.
+    """
+    from prompt_toolkit.application import create_app_session
+    from prompt_toolkit.input import create_pipe_input
+    from prompt_toolkit.output import DummyOutput
+
+    def press():
+        for ready, pressed in steps:
+            end = time.monotonic() + 5
+            while not ready(line):
+                if time.monotonic() > end:
+                    failed.append(f"waited in vain before {pressed!r}: {line.buffer.text!r}, {line.words}, {line.grey}")
+                    keys.send_text("\x15\x04\x04")
+                    return
+                time.sleep(0.002)
+            keys.send_text(pressed)
+
+    told, error, failed = [], None, []
+    with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):
+        line, thread = new_line(), threading.Thread(target=press)
+        thread.start()
+        try:
+            for text in read(line):
+                told.append(text)
+        except (Exception, KeyboardInterrupt) as stop:
+            error = stop
+        thread.join()
+    assert not failed, failed
+    return told, error
+
+
+def has(text, grey=None, words=None):
+    """For a step: the line holds a text, and, unless None, this grey text and these words are shown with it."""
+    def ready(line):
+        suggestion = line.buffer.suggestion
+        return (line.session.app.is_running and line.buffer.text == text
+                and (grey is None or suggestion is not None and suggestion.text == grey)
+                and (words is None or line.found == line.number and [word for word, _ in line.words] == words))
+    return ready

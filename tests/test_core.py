@@ -51,7 +51,7 @@ print("all ran")
 
 
 @pytest.mark.slow
-def test_task_1_a_training_and_a_chat_line_run_on_the_packages_of_the_core(model_folder, tmp_path):
+def test_task_1_a_training_a_chat_line_and_a_completion_run_on_the_packages_of_the_core(model_folder, tmp_path):
     """Every other package that is installed is blocked, in a process of its own: pytest, say."""
     (tmp_path / "tale.txt").write_text("The hedgehog went home. The fox sang all night. " * 60, "utf-8")
     lines = (
@@ -59,6 +59,7 @@ def test_task_1_a_training_and_a_chat_line_run_on_the_packages_of_the_core(model
         f"train_generator.py|--text|{tmp_path}/tale.txt|--hidden-size|16|--num-layers|1|--num-heads|2|--num-kv-heads|1|"
         f"--vocab-size|300|--max-length|64|--num-epochs|1|--output|{tmp_path}/out",
         f"chat.py|--model|{model_folder}|--max-new-tokens|5|--once|hello",
+        f"autocomplete.py|--model|{model_folder}|--max-new-tokens|5|--once|he",
     )
     done = subprocess.run([sys.executable, "-c", BLOCKED, ",".join(PACKAGES)], input="\n".join(lines), cwd=ROOT,
                           env={"PYTHONPATH": str(ROOT), "HOME": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""},

@@ -189,6 +189,23 @@ def test_a_text_longer_than_the_models_context_is_seen_from_its_end():
     next_words = NextWords(model, tokenizer, 0, 0, growing_cache)
     assert Typing(next_words).next_words("the cat sat on the mat " * 20 + "t", 3)
     assert len(next_words.ids("the cat " * 50)) == next_words.room
+    ahead = NextWords(model, tokenizer, 0, 0, growing_cache, ahead=5)
+    assert len(ahead.ids("the cat " * 50)) == ahead.room == next_words.room - 5
+
+
+def test_the_spelling_of_a_word_is_the_likeliest_of_those_read(scripted):
+    """Oracle: the spellings of "ab" by enumeration: " ab"; " a", "b"; " ", "a", "b"."""
+    (context,) = scripted.read(torch.tensor([[EOS, 1]]))
+    scripted.search([context], [""], 10)
+
+    def prob(tokens):
+        text, total = [EOS, 1], 1.0
+        for token in tokens:
+            total *= scripted.model.after(text).softmax(0)[token].item()
+            text.append(token)
+        return total * scripted.model.after(text).softmax(0)[[EOS, *BEGIN]].sum().item()
+
+    assert context.spelling("ab").tokens == max([(3,), (1, 6), (4, 5, 6)], key=prob)
 
 
 def test_control_tokens_in_a_text_are_letters(story):
@@ -227,6 +244,7 @@ def test_tokens_that_begin_continue_and_border():
     assert vocabulary.begin.ids.tolist() == [1, 2] and vocabulary.begin.letters == [b"a", b"ab"]
     assert vocabulary.rest.ids.tolist() == [3, 4]
     assert vocabulary.borders.tolist() == [0, 1, 2, 5, 6, 7]
+    assert vocabulary.ends == {0, 5}
     assert vocabulary.begin.beginning_with(b"a") == slice(0, 2)
     assert vocabulary.begin.beginning_with(b"ab") == slice(1, 2)
     assert vocabulary.begin.shorter_than(b"ab") == [0]

@@ -6,6 +6,7 @@ import itertools
 import math
 
 from data.tokenizer import make_tokenizer
+from decoding.suggestions import Suggestions
 from decoding.words import NextWords
 from models.lstm import LSTM, LSTMConfig, Memory
 from models.ngram import NGram, Recent, WordNGram
@@ -148,6 +149,15 @@ def test_the_example_is_what_the_ideal_user_does_key_by_key(ngram):
 def test_every_key_has_a_time(lstm):
     assert len(key_seconds(lstm, "so it")) == 6 and min(key_seconds(lstm, "so it")) > 0
     assert len(key_seconds(WordNGram(MESSAGES), "so it")) == 6
+
+
+def test_a_keys_time_is_that_of_all_that_autocomplete_does(lstm, monkeypatch):
+    """Chips and the rest of the message, of each text. Bug: once, the time of the chips alone."""
+    asked = []
+    for name in ("chips", "rest"):
+        monkeypatch.setattr(Suggestions, name, lambda self, text, name=name: asked.append((name, text)))
+    key_seconds(lstm, "so")
+    assert asked == [(name, text) for text in ("", "s", "so") for name in ("chips", "rest")]
 
 
 # ------------------------------------------------------------------------------------------------ rests

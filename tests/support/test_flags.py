@@ -111,6 +111,9 @@ def test_the_shared_flags_have_the_documented_defaults():
     add_results_flag(parser)
     assert parser.parse_args([]) == argparse.Namespace(
         model="generator", adapter=None, engine=None, device="cpu", dtype="float32", results=ROOT / "results")
+    other = Parser("of messages")
+    add_model_flags(other.add_argument_group("model"), "checkpoint_lstm")
+    assert other.parse_args([]).model == "checkpoint_lstm" and other.parse_args(["--model", "qwen"]).model == "qwen"
 
 
 def test_a_description_keeps_its_lines():
