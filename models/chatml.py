@@ -59,15 +59,16 @@ def read_chatml(text: str) -> list[Message]:
 
 
 def knows_chatml(tokenizer: "PreTrainedTokenizerBase") -> bool:
-    """Whether <|im_start|> is a token, and the tokenizer's own template, where it brings one, says nothing against ChatML.
+    """Whether <|im_start|> is a token, and the tokenizer's own template, where it brings one, does not write something else.
 
-    A decoder of books has the token, but its template says that its text is plain; in Phi-4's, <|im_sep|> ends the role.
+    OLMo 2's and StableLM's tokenizers know the token, but their templates write <|user|>; in Phi-4's, <|im_sep|> ends a role.
+    A decoder of books says by its template that its text is plain. A template that writes the content alone says nothing.
     """
     template = own_template(tokenizer)
     if IM_START not in tokenizer.get_added_vocab() or template == PLAIN_TEMPLATE:
         return False
-    written = try_template(tokenizer, [{"role": "user", "content": MARK}], template) if template else ""
-    return IM_START not in written or MESSAGE.format(role="user", content=MARK).rstrip() in written
+    written = try_template(tokenizer, [{"role": "user", "content": MARK}], template) if template else MARK
+    return written.strip() == MARK or MESSAGE.format(role="user", content=MARK).rstrip() in written
 
 
 def own_template(tokenizer: "PreTrainedTokenizerBase") -> str | None:

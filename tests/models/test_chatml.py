@@ -162,15 +162,22 @@ def test_a_template_that_takes_messages_in_parts():
     assert tokenizer.decode(chat_end(tokenizer)) == "<end>"
 
 
-def test_a_template_that_is_not_chatml_counts_though_the_token_is_there():
-    """Bug: Phi-4's tokenizer knows <|im_start|>, so the prompts went to it in ChatML, which its template does not write."""
+@pytest.mark.parametrize(("opening", "middle", "end"), [
+    ("<|im_start|>", "<|im_sep|>", "<|im_end|>"),  # Phi-4
+    ("<|", "|>\n", "\n"),  # OLMo 2
+])  # fmt: skip
+def test_a_template_that_is_not_chatml_counts_though_the_token_is_there(opening, middle, end):
+    """Bug: tokenizers that know <|im_start|> got the prompts in ChatML, which their own templates do not write.
+
+    By hand: OLMo 2 writes "<|system|>\n...\n<|user|>\n...\n<|assistant|>\n".
+    """
     tokenizer = small_tokenizer("bytes")
     tokenizer.add_tokens(["<|im_start|>", "<|im_sep|>", "<|im_end|>"], special_tokens=True)
-    tokenizer.chat_template = ("{% for m in messages %}<|im_start|>{{ m['role'] }}<|im_sep|>{{ m['content'] }}<|im_end|>"
-                               "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant<|im_sep|>{% endif %}")
+    tokenizer.chat_template = (f"{{% for m in messages %}}{opening}{{{{ m['role'] }}}}{middle}{{{{ m['content'] }}}}{end}"
+                               f"{{% endfor %}}{{% if add_generation_prompt %}}{opening}assistant{middle}{{% endif %}}")
     text = tokenizer.decode(request_ids(tokenizer, PROMPTS["json"], "unused"))
-    assert text.endswith("<|im_start|>user<|im_sep|>Transfer 100 rubles and 50 kopeck to Mike<|im_end|>"
-                         "<|im_start|>assistant<|im_sep|>") and text.startswith("<|im_start|>system<|im_sep|>")
+    assert text.startswith(f"{opening}system{middle}You are a JSON machine.")
+    assert text.endswith(f"{opening}user{middle}Transfer 100 rubles and 50 kopeck to Mike{end}{opening}assistant{middle}")
 
 
 MESSAGE = "{% for m in messages %}{{ m['role'] + ':' + m['content'] + 'END' }}{% endfor %}"
