@@ -131,10 +131,10 @@ def takes_system(tokenizer: "PreTrainedTokenizerBase", template: str) -> bool:
 def request_ids(tokenizer: "PreTrainedTokenizerBase", text: str, system: str) -> list[int]:
     """The ids of a prompt: ChatML as it stands for a model that knows it, else rendered as the model wants it.
 
-    Text that is no ChatML is a user's message after `system`. For a base model it is the prompt as it stands. Raises InputError
+    Text that does not begin as ChatML is a user's message after `system`. For a base model it is the prompt as it stands. Raises InputError
     as `conversation_ids` does.
     """
-    if knows_chatml(tokenizer) and IM_START in text:
+    if knows_chatml(tokenizer) and text.startswith(IM_START):
         return tokenizer.encode(text)
     template = CHAT_TEMPLATE if knows_chatml(tokenizer) else template_of(tokenizer)
     alone = [Message("user", text)]
