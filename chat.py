@@ -199,7 +199,7 @@ class Chat:
         """Carry out a command, such as "/top-p" with the value "0.9". Raises InputError."""
         value, setting = value.strip(), name[1:].replace("-", "_")
         if name == "/help":
-            print(HELP, flush=True)
+            print(wrapped(HELP, sys.stdout), flush=True)
         elif name == "/settings":
             print(visible(self.described()), flush=True)
         elif name == "/clear":

@@ -271,7 +271,8 @@ def check_free(output: Path) -> None:
     """Raises InputError where a folder holds a training, or a file that one would write over."""
     begun = (output / WORK / STATE).exists() or (output / CLEANED).exists() and not (output / WORK).exists()
     if begun or any(output.glob("*.safetensors")):
-        raise InputError(f"{output} holds a training already: go on with --resume, or choose another --output")
+        way = "go on with --resume" if (output / WORK / STATE).exists() else "it is finished"
+        raise InputError(f"{output} holds a training already: {way}, or choose another --output")
 
 
 def train(output: Path, settings: Settings | None) -> None:

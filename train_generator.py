@@ -275,7 +275,8 @@ def train(output: Path, settings: Settings | None) -> None:
     is_main, device, work = accelerator.is_main_process, accelerator.device, output / WORK
     resumed = settings is None
     if not resumed and ((output / "model.safetensors").exists() or (work / STATE).exists()):
-        raise InputError(f"{output} holds a training already: go on with --resume, or choose another --output")
+        way = "go on with --resume" if (work / STATE).exists() else "it is finished"
+        raise InputError(f"{output} holds a training already: {way}, or choose another --output")
     s, begins = settings or read_settings(work), is_main and not resumed
     with all_or_nothing(work) if begins else contextlib.nullcontext():
         torch.manual_seed(s.seed)  # of new weights, and of dropout

@@ -49,6 +49,8 @@ def check_cache(model: nn.Module) -> None:
     kind = model.config.model_type
     if model._is_stateful or any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in own_layers(model.config)):
         raise InputError(f"{kind} keeps a running state, where decoding here needs keys and values")
+    if kind == "xlnet":  # it would compute, but what its plain forward pass says of the next token is nothing it has learned
+        raise InputError("xlnet predicts a token from a place that is kept free for it, which decoding here does not do")
     cache = growing_cache(model.config)
     try:
         with torch.inference_mode():

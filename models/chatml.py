@@ -131,8 +131,8 @@ def takes_system(tokenizer: "PreTrainedTokenizerBase", template: str) -> bool:
 def request_ids(tokenizer: "PreTrainedTokenizerBase", text: str, system: str) -> list[int]:
     """The ids of a prompt: ChatML as it stands for a model that knows it, else rendered as the model wants it.
 
-    Text that does not begin as ChatML is a user's message after `system`. For a base model it is the prompt as it stands. Raises InputError
-    as `conversation_ids` does.
+    Text that does not begin as ChatML is a user's message after `system`. For a base model it is the prompt as it stands.
+    Raises InputError as `conversation_ids` does.
     """
     if knows_chatml(tokenizer) and text.startswith(IM_START):
         return tokenizer.encode(text)
@@ -157,6 +157,7 @@ def conversation_ids(tokenizer: "PreTrainedTokenizerBase", messages: list[Messag
     if messages[0].role == "system" and not takes_system(tokenizer, template):
         system, first, *others = messages
         messages = [first._replace(content=f"{system.content}\n\n{first.content}"), *others]
+    messages = accepted(tokenizer, messages, template)
     if MARK not in render(tokenizer, [*messages[:-1], messages[-1]._replace(content=MARK)], template):
         raise InputError("the model's chat template leaves the message out")
     try:
@@ -165,6 +166,22 @@ def conversation_ids(tokenizer: "PreTrainedTokenizerBase", messages: list[Messag
         raise
     except Exception as error:  # tokenizers raises plain Exception: for a character that a vocabulary does not hold, say
         raise InputError(f"the model's tokenizer cannot encode the text: {first_line(error)}") from error
+
+
+def accepted(tokenizer: "PreTrainedTokenizerBase", messages: list[Message], template: str) -> list[Message]:
+    """The messages; where the template refuses them, of each answer what stands behind its last control token.
+
+    gpt-oss's answers bring their channels along, <|channel|>analysis<|message|>...<|channel|>final<|message|>Hello, and its
+    template takes the final text alone.
+    """
+    try:
+        render(tokenizer, messages, template)
+        return messages
+    except InputError:
+        control = control_tokens(tokenizer)
+        names = "|".join(re.escape(token.content) for token in control.values()) or "(?!)"
+        return [Message(message.role, next((part for part in reversed(re.split(names, message.content)) if part.strip()), ""))
+                if control.keys() & set(message.ids) else message for message in messages]
 
 
 def rendered_ids(tokenizer: "PreTrainedTokenizerBase", messages: list[Message], template: str) -> list[int]:
@@ -187,7 +204,7 @@ def written_answers(tokenizer: "PreTrainedTokenizerBase", messages: list[Message
                     text: str) -> Iterator[tuple[int, int, tuple[int, ...]]]:
     """Where the answers that have ids stand in a conversation rendered as `text`: (start, end, ids) of each.
 
-    An answer that the template changes, other than its white space, is left out: it is read as it is rendered.
+    An answer that the template changes, by cutting off white space too, is left out: it is read as it is rendered.
     """
     for number, message in enumerate(messages):
         if not message.ids:
@@ -195,12 +212,13 @@ def written_answers(tokenizer: "PreTrainedTokenizerBase", messages: list[Message
         marked = render(tokenizer, [*messages[:number], message._replace(content=MARK), *messages[number + 1:]], template)
         front, found, behind = marked.partition(MARK)
         start, end = len(front), len(text) - len(behind)
-        stands = found and text.startswith(front) and text.endswith(behind) and start <= end
-        if stands and text[start:end].strip() == message.content.strip():
-            space, asked = front[len(front.rstrip()):], messages[number - 1].content.strip()
-            opening = render(tokenizer, messages[:number], template).rpartition(asked)[2] if space and asked else ""
-            if opening and front.rpartition(asked)[2] == opening + space:
-                start -= len(space)  # no part of the prompt: the model itself wrote it, or wrote none
+        if not found or not text.startswith(front) or not text.endswith(behind) or start > end:
+            continue
+        space, asked = front[len(front.rstrip()):], messages[number - 1].content.strip()
+        opening = render(tokenizer, messages[:number], template).rpartition(asked)[2] if space and asked else ""
+        own = bool(opening) and front.rpartition(asked)[2] == opening + space
+        if message.content in (text[start:end], space * own + text[start:end]):
+            start -= len(space) * own  # no part of the prompt: the model itself wrote it, or wrote none
             yield start, end, message.ids
 
 
@@ -222,7 +240,7 @@ def with_special_tokens(tokenizer: "PreTrainedTokenizerBase", text: str, ids: li
 def check_unicode(name: str, text: str) -> None:
     """Raises InputError for bytes that are not UTF-8: Python keeps those of a command line as lone surrogates."""
     if re.search("[\ud800-\udfff]", text):
-        raise InputError(f"the {name} is not valid UTF-8")
+        raise InputError(f"the {name} is not valid UTF-8; if it is, the locale is another: set PYTHONUTF8=1")
 
 
 def chat_end(tokenizer: "PreTrainedTokenizerBase") -> int | None:

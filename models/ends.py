@@ -1,5 +1,7 @@
 """What ends an answer: every id that a model's files, its chat template or its tokenizer name for it."""
 
+from support.errors import InputError
+
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +28,8 @@ def answer_ends(folder: Path, tokenizer: "PreTrainedTokenizerBase", vocab_size: 
 
 
 def as_ids(eos_token_id: int | list[int] | None) -> list[int]:
-    """An `eos_token_id` as configurations hold it: a number, a list, or nothing."""
-    if eos_token_id is None:
-        return []
-    return eos_token_id if isinstance(eos_token_id, list) else [eos_token_id]
+    """An `eos_token_id` as configurations hold it: a number, a list, or nothing. Raises InputError for anything else."""
+    ids = [] if eos_token_id is None else eos_token_id if isinstance(eos_token_id, list) else [eos_token_id]
+    if not all(type(token) is int for token in ids):
+        raise InputError(f"eos_token_id in the model's files must be a number or a list of numbers, not {eos_token_id!r}")
+    return ids

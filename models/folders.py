@@ -29,6 +29,8 @@ def check_folder(folder: Path) -> None:
         check_kind(folder, read_object(folder / "config.json"))
     if is_there(folder / "generation_config.json"):
         read_object(folder / "generation_config.json")
+    if is_there(folder / "chat_template.jinja"):
+        check_whole(folder / "chat_template.jinja")
     for path in weight_files(folder):
         check_safetensors(path)
     check_tokenizer(folder)

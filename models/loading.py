@@ -5,9 +5,10 @@ with `.logits`, and its `config` must tell its vocabulary and context, as `model
 kept in the cache, of which the loop asks `get_seq_length()` and `batch_select_indices(rows)`.
 """
 
-from support.errors import InputError, first_line
+from support.errors import InputError, first_line, report
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -58,6 +59,8 @@ def load_model(name: str, device: str = "cpu", dtype: str = "float32", engine: s
     logging.disable_progress_bar()
     try:
         place = find_base(name, adapter) if adapter else find_model(name)
+        if is_gguf(place) and sys.stderr.isatty():
+            report(f"opening {place.name}, which takes a while")
         stored = {"quantization": gguf.quantization(place)} if is_gguf(place) else {}
         if not is_gguf(place) and is_lstm(place):
             model = load_lstm(place).to(getattr(torch, dtype))
@@ -68,7 +71,7 @@ def load_model(name: str, device: str = "cpu", dtype: str = "float32", engine: s
             if adapter:
                 model, stored["adapter"] = merged(model, adapter), adapter_revision(adapter)
             model = on_engine(model, engine)
-        model = model.to(device).eval()
+        model = on_device(model, device).eval()
         tokenizer = open_tokenizer(tokenizer_place(place, adapter))
         eos_ids = frozenset(answer_ends(place, tokenizer, vocab_size(model)))
         parameters = sum(weight.numel() for weight in model.parameters())
@@ -80,6 +83,16 @@ def load_model(name: str, device: str = "cpu", dtype: str = "float32", engine: s
     identity = {"name": with_adapter(HUB_NAMES.get(name) or short_name(name), adapter), "revision": revision(place), **stored,
                 "parameters": parameters, "engine": "own" if isinstance(model, (Transformer, LSTM)) else "transformers"}
     return Loaded(model, tokenizer, eos_ids, identity)
+
+
+def on_device(model: nn.Module, device: str) -> nn.Module:
+    """A model on a device. Raises InputError for one that is not here."""
+    try:
+        torch.zeros(1, device=device).tolist()
+    except Exception as error:  # each kind of device says it in its own way
+        raise InputError(f"--device {device} cannot be used here ({first_line(error)}): leave it out, and the processor "
+                         "computes") from error
+    return model.to(device)
 
 
 def on_engine(model: nn.Module, engine: str | None) -> nn.Module:
@@ -107,8 +120,9 @@ def open_causal_lm(place: Path | str, dtype: torch.dtype, **how: Any) -> nn.Modu
 
     model, info = AutoModelForCausalLM.from_pretrained(
         place, dtype=dtype, use_safetensors=True, local_files_only=True, trust_remote_code=False,
-        output_loading_info=True, **how)
-    unfit = [*info["missing_keys"], *info["mismatched_keys"]]  # transformers would fill these with random numbers
+        output_loading_info=True, ignore_mismatched_sizes=True, **how)  # these are refused below, by their names
+    # transformers would fill these with random numbers
+    unfit = [*info["missing_keys"], *(name for name, _, _ in info["mismatched_keys"])]
     if unfit:
         raise InputError(f"the weights in {how.get('gguf_file', place)} do not fill the model: "
                          f"{unfit[0]} is missing or misshaped")
@@ -142,8 +156,8 @@ def open_tokenizer(place: Path) -> "PreTrainedTokenizerBase":
         opener = PreTrainedTokenizerFast if general and (place / "tokenizer.json").exists() else AutoTokenizer
         tokenizer = opener.from_pretrained(place, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # a broken file fails in many ways
-        raise InputError(f"{place} has a tokenizer that cannot be read: {first_line(error)}. Fetch its tokenizer.json and "
-                         "tokenizer_config.json once more") from error
+        raise InputError(f"{place} has a tokenizer that cannot be read: {first_line(error)}. Fetch its tokenizer.json, "
+                         "tokenizer_config.json and chat_template.jinja once more") from error
     if not tokenizer.is_fast:
         raise InputError(f"{place} has a tokenizer in Python alone, {type(tokenizer).__name__}: it needs a tokenizer.json")
     return tokenizer

@@ -34,7 +34,7 @@ def find_model(name: str) -> Path:
     if place.is_file():
         raise InputError(f"{name} is a file: --model takes a .gguf file, or the folder of a model, {place.parent} perhaps")
     hub_name = HUB_NAMES.get(name, name)
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", hub_name):
+    if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", hub_name):
         raise InputError(f"no model folder at {name}")
     try:
         return from_hub(hub_name)

@@ -24,8 +24,9 @@ class InputError(ValueError):
 
 
 def first_line(error: BaseException) -> str:
-    """An exception's message without what follows its first line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    """An exception's message without what follows its first line, or its second, where the first ends with a colon."""
+    lines = (str(error).strip() or type(error).__name__).splitlines()
+    return " ".join(line.strip() for line in lines[:2 if lines[0].rstrip().endswith(":") else 1])[:200]
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from support.errors import ROOT, InputError
 
 import argparse
 import math
-import os
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -116,8 +115,11 @@ def flag(setting: str) -> str:
 
 
 def command(script: str, *arguments: object) -> str:
-    """The command line of one of the project's scripts, to be pasted into a shell in the current folder."""
-    return shlex.join(["python", os.path.relpath(ROOT / script), *map(str, arguments)])
+    """The command line of one of the project's scripts, to be pasted into a shell: beside the scripts, or, with whole paths,
+    anywhere, where it was not there that the script was started."""
+    away = Path.cwd() != ROOT
+    whole = [argument.absolute() if away and isinstance(argument, Path) else argument for argument in arguments]
+    return shlex.join(["python", str(ROOT / script) if away else script, *map(str, whole)])
 
 
 def add_model_flags(parser: argparse._ActionsContainer, default: str = "generator") -> None:

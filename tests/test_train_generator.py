@@ -310,7 +310,8 @@ def test_a_training_resumes_elsewhere_without_what_it_began_with(call, start, ch
 
 
 def test_printed_commands_can_be_pasted(tale, tmp_path, monkeypatch, capsys):
-    """Guards what is printed, with a space and a quote in the folder's name. Bug: they were printed as they are."""
+    """Guards what is printed, with a space and a quote in the folder's name. Bugs: they were printed as they are, and the
+    command that was to go on from any folder went on from one alone."""
     monkeypatch.chdir(tmp_path)
     output, flags = "it's out", ("--text", str(tale), "--num-epochs", "1")
     monkeypatch.setattr(sys, "argv", ["train_generator.py", *TINY, *flags, "--output", output])
@@ -320,9 +321,12 @@ def test_printed_commands_can_be_pasted(tale, tmp_path, monkeypatch, capsys):
     python, script, *flags = shlex.split(capsys.readouterr().err.rpartition("go on with: ")[2])
     assert python == "python" and (tmp_path / script).samefile(ROOT / "train_generator.py")
     monkeypatch.setattr(sys, "argv", [script, *flags])
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
     train_generator.main()
     python, script, *flags = shlex.split(capsys.readouterr().out.rpartition("Try it: ")[2])
-    assert (tmp_path / script).samefile(ROOT / "task1_greedy.py") and flags[:3] == ["--model", output, "--prompt"]
+    assert (tmp_path / script).samefile(ROOT / "task1_greedy.py")
+    assert flags[:3] == ["--model", str(tmp_path / output), "--prompt"]
 
 
 def make_earlier(work):

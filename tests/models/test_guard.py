@@ -96,7 +96,10 @@ def test_characters_gain_no_spaces(kind, text):
 @settings(max_examples=5, deadline=None, derandomize=True)
 @given(texts=st.lists(TEXT, min_size=4, max_size=4), space=st.booleans(), template=st.sampled_from(sorted(TEMPLATES)))
 def test_answers_are_read_as_they_were_written(tokenizer, texts, space, template):
-    """The prompt and the ids of the answer begin the next prompt, whatever cut of its text the model chose."""
+    """The prompt and the ids of the answer begin the next prompt, whatever cut of its text the model chose.
+
+    Bug: so did those of an answer that the template trims, which transformers would read trimmed.
+    """
     tokenizer.chat_template = template = TEMPLATES[template]
     first, second, answer, system = texts
     user = [Message("user", first)] if "last" in template else [Message("system", system), Message("user", first)]
@@ -106,7 +109,10 @@ def test_answers_are_read_as_they_were_written(tokenizer, texts, space, template
         return
     message = Message("assistant", tokenizer.decode(written), tuple(written))
     ids = conversation_ids(tokenizer, [*user, message, Message("user", second)], template)
-    assert ids[: len(prompt) + len(written)] == prompt + written
+    if "trim" in template and message.content != message.content.strip():
+        assert ids == conversation_ids(tokenizer, [*user, message._replace(ids=()), Message("user", second)], template)
+    else:
+        assert ids[: len(prompt) + len(written)] == prompt + written
 
 
 def test_a_prompt_may_open_an_answer_otherwise_than_it_is_rendered_later():

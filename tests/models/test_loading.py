@@ -126,6 +126,30 @@ def test_a_tokenizer_that_cannot_be_read(model_folder, tmp_path, content):
         open_tokenizer(folder)
 
 
+@pytest.mark.parametrize(("how", "says"), [
+    (widen, r"do not fill the model: model\.layers\.\d\S+ is missing or misshaped"),
+    (lambda folder: change(folder / "config.json", hidden_size="16"), "hidden_size.*int"),
+    (lambda folder: change(folder / "generation_config.json", eos_token_id="2"), "eos_token_id .* must be a number"),
+    (lambda folder: (folder / "chat_template.jinja").write_text("version https://git-lfs.github.com/spec/v1\n"), "Git LFS"),
+])  # fmt: skip
+def test_what_is_wrong_with_a_folder_is_said(model_folder, tmp_path, how, says):
+    """Bug: these lines pointed to a report that was not there, ended with a colon, or told of Python's own types."""
+    with pytest.raises(InputError, match=f"(?i){says}"):
+        load_model(str(broken(model_folder, tmp_path / "copy", how)))
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "meta", "nonsense"])
+def test_a_device_that_is_not_here(model_folder, device):
+    """Bug: the line did not say what to do about it."""
+    with pytest.raises(InputError, match=f"--device {device} cannot be used here .*: leave it out"):
+        load_model(str(model_folder), device=device)
+
+
+def change(path, **fields):
+    content = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    path.write_text(json.dumps(content | fields), "utf-8")
+
+
 @pytest.fixture(params=["refuses", "is silent"])
 def no_hub(request):
     """The address of a hub that refuses connections, or takes them and never answers."""
