@@ -74,6 +74,7 @@ DEFAULTS = {  # for each kind of model; "pretrained" is all others
 }
 GENERATOR = {"hidden_size": 192, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2}
 CONTEXT = 4 * MAX_CHARACTERS + 2  # tokens: a character has at most four bytes
+BETA2 = 0.99  # most tokens are rare, and 0.95 forgets how large their gradients are
 BATCH_TOKENS = 1 << 30  # no limit but the batch size: messages are short
 SENTENCES = 20_000  # of the built-in writer
 VALIDATION = 1000  # messages at most for a pretrained model, which takes minutes for all
@@ -308,7 +309,7 @@ def train(output: Path, settings: Settings | None) -> None:
         for part in (dataset, validation):
             check_fit(model, tokenizer, part)
         batches = Epochs(dataset, s.batch_size, BATCH_TOKENS, s.seed, s.num_epochs, collate=collate_batch)
-        optimizers = [adamw(model)] if kind == "pretrained" else make_optimizers(model, dtype)
+        optimizers = [adamw(model)] if kind == "pretrained" else make_optimizers(model, dtype, BETA2)
         trainer = Trainer(model, optimizers, partial(message_loss, model), batches.from_step, len(batches), s.learning_rate,
                           work / STATE, accelerator, dtype)
         if resumed:

@@ -88,13 +88,13 @@ def multiplier(gram: Tensor, a: float, b: float, c: float) -> Tensor:
     return result
 
 
-def make_optimizers(model: nn.Module, dtype: torch.dtype) -> list[torch.optim.Optimizer]:
+def make_optimizers(model: nn.Module, dtype: torch.dtype, beta2: float = 0.95) -> list[torch.optim.Optimizer]:
     """The two optimizers of a Transformer or LSTM that computes in `dtype`: Muon for its matrices, AdamW for the rest.
 
-    Muon's updates are as large as AdamW's, so one learning rate serves both.
+    Muon's updates are as large as AdamW's, so one learning rate serves both. beta2: of AdamW's squared gradients.
     """
     outside = {id(model.lm_head.weight), *(id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding))}
     matrices = [weight for weight in model.parameters() if weight.ndim == 2 and id(weight) not in outside]
     inside = set(map(id, matrices))
     others = [weight for weight in model.parameters() if id(weight) not in inside]
-    return [Muon(matrices, dtype=dtype), torch.optim.AdamW(others, betas=(0.9, 0.95), weight_decay=0.0, fused=True)]
+    return [Muon(matrices, dtype=dtype), torch.optim.AdamW(others, betas=(0.9, beta2), weight_decay=0.0, fused=True)]
