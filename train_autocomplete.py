@@ -68,7 +68,7 @@ if TYPE_CHECKING:
 
 RUNS = Path("runs")
 DEFAULTS = {  # for each kind of model; "pretrained" is all others
-    "lstm": {"batch_size": 128, "learning_rate": 4e-3, "num_epochs": 5, "dropout": 0.2},
+    "lstm": {"batch_size": 128, "learning_rate": 4e-3, "num_epochs": 6, "dropout": 0.25},
     "generator": {"batch_size": 64, "learning_rate": 2e-3, "num_epochs": 6, "dropout": 0.1},
     "pretrained": {"batch_size": 16, "learning_rate": 1e-3, "num_epochs": 1, "dropout": 0.0},
 }
