@@ -101,7 +101,9 @@ class BorderNext(nn.Module):
 def whole(suggestions: Suggestions, begun: Begun, written: list[int]) -> str | None:
     """The message that ids complete, None for one with a blocked word."""
     words = suggestions.words(written)
-    return None if any(map(suggestions.blocked, words)) else begun.text + "".join(f" {word}" for word in words)
+    if suggestions.allowed("".join(begun.text.split()[-1:]), words) != words:
+        return None
+    return begun.text + suggestions.as_typed(begun.text, "".join(f" {word}" for word in words))
 
 
 def by_beams(suggestions: Suggestions, text: str, num_beams: int, length_penalty: float, max_new_tokens: int,
@@ -270,7 +272,8 @@ def parse_arguments() -> argparse.Namespace:
     parser = Parser(__doc__)
     add_model_flags(parser, MODEL)
     parser.add_argument("--threshold", type=number(SHARE), metavar="P",
-                        help=f"suggest no word that is less likely (default: {THRESHOLD} at the terminal, otherwise 0)")
+                        help="suggest nothing where the likeliest word is less likely "
+                             f"(default: {THRESHOLD} at the terminal, otherwise 0)")
     parser.add_argument("--allow-profanity", action="store_true", help="suggest the words of data/profanity.txt, too")
     texts = parser.add_argument_group("texts of the command line and of a pipe")
     texts.add_argument("--once", metavar="TEXT", help="complete this and end")

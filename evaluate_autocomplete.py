@@ -34,7 +34,7 @@ from studies.completion_figures import PAIRED, along, calibration, coverage, dif
 from studies.completion_table import table
 from support.adapter import adapter_base
 from support.files import check_writable, write_text
-from support.flags import COUNT, DTYPES, Parser, add_results_flag, number, some_path, some_text
+from support.flags import COUNT, DTYPES, Parser, add_results_flag, number, some_name, some_path
 from support.results import read_json, run_facts, set_aside, write_json
 
 from torch import nn
@@ -119,9 +119,23 @@ def learning_of(folder: Path) -> list[tuple[int, float]] | None:
     settings = read_json(folder / "meta.json").get("settings", {})
     if settings.get("loss_on") != "all":  # its bits are those of the last quarter
         return None
-    lines = map(json.loads, (folder / "metrics.jsonl").read_text("utf-8").splitlines())
-    evaluations = [line for line in lines if "bits_per_character" in line]
-    return [(line["step"] * settings["batch_size"], line["bits_per_character"]) for line in evaluations]
+    try:
+        lines = map(json.loads, (folder / "metrics.jsonl").read_text("utf-8").splitlines())
+        evaluations = [line for line in lines if "bits_per_character" in line]
+        return [(line["step"] * settings["batch_size"], line["bits_per_character"]) for line in evaluations]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{folder / 'metrics.jsonl'} cannot be read: remove it, and its learning curve is left out") from error
+
+
+def check_learned(name: str, places: list[Path], keep_case: bool) -> None:
+    """Raises InputError for a row whose model learned from messages that were cleaned in another way.
+
+    They would be split in another way too, and messages that it is judged on stand in its training part.
+    """
+    for place in places:
+        settings = read_json(place / "meta.json").get("settings", {}) if (place / "meta.json").is_file() else {}
+        if settings.get("keep_case", keep_case) != keep_case:
+            raise InputError(f"{name} was trained {'without' if keep_case else 'with'} --keep-case: judge it so, too")
 
 
 # ------------------------------------------------------------------------------------------------ measuring
@@ -265,7 +279,7 @@ def parse_arguments() -> argparse.Namespace:
                         help=f"the same for models of more than {LARGE // 10**6} million parameters (default: %(default)s)")
     parser.add_argument("--example", default="happy birthday i hope you have a great day", metavar="TEXT",
                         help="a message that is shown letter by letter (default: %(default)s)")
-    parser.add_argument("--name", type=some_text, default="autocomplete", metavar="NAME",
+    parser.add_argument("--name", type=some_name, default="autocomplete", metavar="NAME",
                         help="the folder in --results: another for other messages (default: %(default)s)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, ... (default: %(default)s)")
     parser.add_argument("--dtype", default="float32", choices=DTYPES, help="(default: %(default)s)")
@@ -278,8 +292,10 @@ def main() -> None:
         args = parse_arguments()
         folder = args.results / args.name
         check_writable(folder / "rows")
-        for _, (model, _) in args.models:
-            find_model(model)  # what is not there is better known before the work
+        for name, (model, adapter) in args.models:  # what does not fit is better known before the work
+            check_learned(name, [find_model(model), *([adapter] if adapter else [])], args.keep_case)
+        if len(dict(args.models)) < len(args.models):
+            raise InputError("two rows have one name")
         data = read_data(args.text, args.test, args.keep_case, args.num_messages)
         rows = {"constant": partial(constant, data), "n-gram": partial(ngram, data)}
         rows |= {name: partial(trained, *model, args.device, args.dtype) for name, model in args.models}

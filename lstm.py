@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Self
 from common import Batch
 from models.loading import open_tokenizer
 from models.lstm import LSTM, LSTMConfig
-from models.lstm_folder import load_lstm, save_lstm
+from models.lstm_folder import check_tokenizer, load_lstm, save_lstm
 from strategies import choose
 from support.flags import check_settings
 
@@ -59,6 +59,8 @@ class LSTMLM(LSTM):
         """
         optional = {} if seed is None else {"seed": seed}
         check_settings(max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, **optional)
+        if isinstance(prefix_ids, Tensor) and prefix_ids.ndim != 2:
+            raise InputError(f"prefix_ids must be (rows, T), not {tuple(prefix_ids.shape)}")
         rows = [row.tolist() if isinstance(row, Tensor) else list(row) for row in prefix_ids]
         self.check_rows(rows)
         alike = defaultdict(list)  # numbers of rows by what they are read with
@@ -78,12 +80,15 @@ class LSTMLM(LSTM):
         return torch.tensor([text + [eos_id] * (longest - len(text)) for text in texts], device=prefix_ids.device)
 
     def check_rows(self, rows: list[list[int]]) -> None:
-        """Raises InputError where there is nothing to continue, or the model does not know a token."""
+        """Raises InputError where there is nothing to continue, the model does not know a token, or rows are padded."""
         if not rows or not all(rows):
             raise InputError("there is nothing to continue: each row needs at least one id")
         for token in {token for row in rows for token in row}:
             if not 0 <= token < self.config.vocab_size:
                 raise InputError(f"token {token} is not among the model's {self.config.vocab_size}: is it another tokenizer's?")
+        if any(self.config.bos_token_id in row[1:] for row in rows):
+            raise InputError("a row holds the beginning of a message, which is also the pad, behind its first id: give rows of "
+                             "different lengths as a list, without padding")
 
     def continuations(self, ids: Tensor, generators: list[torch.Generator], eos_id: int | None, max_new_tokens: int,
                       temperature: float, top_k: int, top_p: float) -> list[list[int]]:
@@ -113,8 +118,7 @@ class LSTMLM(LSTM):
         """
         model = load_lstm(Path(folder), cls, dropout)
         model.tokenizer = open_tokenizer(Path(folder))
-        if len(model.tokenizer) > model.config.vocab_size:
-            raise InputError(f"{folder}: a tokenizer of {len(model.tokenizer)} tokens for a model of {model.config.vocab_size}")
+        check_tokenizer(Path(folder), len(model.tokenizer), model.config)
         return model
 
 

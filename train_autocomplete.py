@@ -190,6 +190,8 @@ def clean(text: str | None, keep_case: bool, seed: int, cleaned: Path) -> dict:
     counts = messages.counts
     print(f"{counts['read']:,} messages read, {counts['kept']:,} kept in {cleaned}: " + ", ".join(
         f"{count:,} {step.replace('_', ' ')}" for step, count in counts.items() if step not in ("read", "kept")))
+    if counts["empty"] > counts["kept"] and not keep_case:
+        report("note: most messages have no Latin letter; --keep-case keeps every alphabet")
     return {"text": Path(text).name if text else None, "counts": counts,
             "sha256": hashlib.sha256(Path(text).read_bytes()).hexdigest() if text else None}
 
@@ -308,6 +310,10 @@ def train(output: Path, settings: Settings | None) -> None:
         dataset, validation = (next_tokens(tokenizer, part, s.loss_on == "rest") for part in (messages, held_out))
         for part in (dataset, validation):
             check_fit(model, tokenizer, part)
+        cut = [split_x_target_by_words(message) for message in held_out]
+        characters = sum(map(len, held_out if s.loss_on == "all" else (rest for _, rest in cut)))
+        if not characters:
+            raise InputError("no message for validation has two words: there are no last quarters to learn from")
         batches = Epochs(dataset, s.batch_size, BATCH_TOKENS, s.seed, s.num_epochs, collate=collate_batch)
         optimizers = [adamw(model)] if kind == "pretrained" else make_optimizers(model, dtype, BETA2)
         trainer = Trainer(model, optimizers, partial(message_loss, model), batches.from_step, len(batches), s.learning_rate,
@@ -325,9 +331,7 @@ def train(output: Path, settings: Settings | None) -> None:
           f"{len(messages):,} messages of {facts['tokens']:,} tokens; validating on {len(held_out):,}")
     print(f"{len(batches):,} steps of at most {s.batch_size} messages, {s.num_epochs} epochs, "
           f"{str(dtype).removeprefix('torch.')} on {accelerator.device}, {torch.get_num_threads()} threads")
-    cut = [split_x_target_by_words(message) for message in held_out]
     contexts = [context for context, rest in cut if rest][:SAMPLES]
-    characters = sum(map(len, held_out if s.loss_on == "all" else (rest for _, rest in cut)))
     evaluator = MessageEvaluator(model, validation, characters, s.batch_size, dtype,
                                  partial(completions, model, tokenizer, contexts))
 
@@ -349,7 +353,7 @@ def train(output: Path, settings: Settings | None) -> None:
     shutil.rmtree(work)
     flag = "--adapter" if kind == "pretrained" and not s.full else "--model"
     print(f"done: {output} is the model; {metrics.path.name} and {metrics.picture.name} in it show how the training went. "
-          f"Try it: {command('task1_greedy.py', flag, output, '--prompt', *contexts[:1])}")
+          f"Try it: {command('task1_greedy.py', flag, output, '--prompt', (contexts or held_out)[0])}")
 
 
 def without_folder(argument: str) -> str:

@@ -66,7 +66,7 @@ def read_messages(path: Path) -> list[str]:
     empty or of another layout.
     """
     if not path.is_file():
-        raise InputError(f"there is no file {path}")
+        raise InputError(f"{path} is a folder: name a file in it" if path.is_dir() else f"there is no file {path}")
     if path.suffix.lower() == ".zip":
         name, content = unzipped(path)
     else:
@@ -110,7 +110,7 @@ def csv_messages(path: Path, content: bytes) -> list[str]:
             messages.append(row[-1])
     except csv.Error as error:
         raise InputError(f"{path}: row {len(messages) + 1} cannot be read: {first_line(error)}") from error
-    return messages
+    return messages[1:] if messages[:1] == ["text"] else messages  # some copies have a header
 
 
 def text_messages(path: Path, content: bytes) -> list[str]:
@@ -174,7 +174,10 @@ def split_messages(raw: Iterable[str], keep_case: bool = False) -> Messages:
     parts = by_part(messages)
     for part, members in parts.items():
         if not members:
-            raise InputError(f"of {counts['read']} messages {len(messages)} are left, and none of them for {part}: take more")
+            dropped = ", ".join(f"{counts[name]} {name.replace('_', ' ')}" for name in ("empty", "too_long", "repeated"))
+            kept = "" if keep_case else "; only Latin letters and digits count"
+            raise InputError(f"of {counts['read']} messages {len(messages)} are left ({dropped}{kept}), and none of them for "
+                             f"{part}: take more")
         counts[part] = len(members)
     counts["without_rest"] = sum(len(message.split()) < MIN_WORDS for message in messages)
     return Messages(**parts, counts=counts)

@@ -10,7 +10,7 @@ while the best word and what stands before it are what the last rest said, this 
 """
 
 from collections.abc import Callable
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from typing import NamedTuple
 
 from data.messages import SPACE, clean_string
@@ -21,8 +21,12 @@ import torch
 CHIPS = 3
 MORE = 9  # words that are asked for where some are blocked
 REST = 20  # tokens behind the first word
-# A word that is less likely is not shown: a suggestion that is wrong nine times of ten only disturbs.
-THRESHOLD = 0.1
+# Where the likeliest word is less likely nothing is shown: what is wrong nine times of ten only disturbs. With the shipped LSTM
+# half of all places between words show something, and the first word is right in a quarter of them ("coverage" in
+# results/shipped/autocomplete/evaluation.json).
+THRESHOLD = 0.11
+FRAGMENT = 2  # letters of a word that with its neighbour may be one: "f ck"
+CONTRACTED = frozenset("t s m d re ve ll".split())  # what may stand behind an apostrophe
 UNREADABLE = "\ufffd"  # what bytes that are no character are decoded to
 
 
@@ -43,6 +47,8 @@ def as_learned(text: str, keep_case: bool | None) -> str | None:
     """
     if keep_case is None:
         return SPACE.sub(" ", text).lstrip()
+    if not keep_case and any(letter.isalpha() and not letter.isascii() for letter in text[text.rfind(" ") + 1:]):
+        return None  # of "café" the model would read "caf"
     # Cleaning removes what it finds at the end, so a letter is put there, which shows whether the end joins on.
     ends = [clean_string(text + letter, keep_case) for letter in "xy"]
     return ends[0][:-1] if ends[0] != ends[1] else None
@@ -53,7 +59,7 @@ class Suggestions:
 
     def __init__(self, next_words: NextWords, keep_case: bool | None, blocked: Callable[[str], bool],
                  threshold: float = THRESHOLD) -> None:
-        """keep_case: as in `as_learned`. blocked: whether a word is never suggested. threshold: words less likely are not."""
+        """keep_case: as in `as_learned`. blocked: whether a word is never suggested. threshold: of the likeliest word."""
         self.source, self.typing, self.keep_case = next_words, Typing(next_words), keep_case
         self.blocked, self.threshold = blocked, threshold
         self.borders = frozenset(next_words.vocabulary.borders.tolist())
@@ -80,12 +86,34 @@ class Suggestions:
         _, context, letters = place
         for wanted in (count, count + MORE):
             found = self.source.find([context], [letters], wanted)[0]
-            words = [(word, prob) for word, prob in found if not self.blocked(word)]
-            if len(words) == len(found):
+            chips = [chip for word, prob in found if prob > 0 and (chip := self.chip(text, letters, word, prob))]
+            if len(chips) == len(found):
                 break
+        return chips[:count] if chips and chips[0].prob >= self.threshold else []
+
+    def chip(self, text: str, letters: str, word: str, prob: float) -> Chip | None:
+        """The chip of a word whose letters are typed; None where it is blocked, or does not go on as was typed."""
+        begun = text[text.rfind(" ") + 1:] if letters else ""
         blank = "" if letters or not text or text[-1].isspace() else " "  # a word is whole that ends with a full stop
-        return [Chip(word, prob, blank + word[len(letters):]) for word, prob in words[:count]
-                if prob > 0 and prob >= self.threshold]  # fmt: skip
+        visible = begun + word[len(letters):]
+        if self.keep_case is False and "'" in begun and visible.rpartition("'")[2].lower() not in CONTRACTED:
+            return None  # "we'" is no beginning of "welcome"
+        before = "".join(text[: len(text) - len(begun)].split()[-1:])
+        if self.blocked(word) or not self.allowed(before, [visible]):
+            return None
+        return Chip(word, prob, blank + self.as_typed(text, word[len(letters):]))
+
+    def allowed(self, before: str, words: list[str]) -> list[str]:
+        """The first of some words behind a word `before`, up to one that is blocked, alone or as a part of a divided one."""
+        def is_blocked(last: str, word: str) -> bool:
+            divided = min(len(last), len(word)) <= FRAGMENT and not self.blocked(last) and self.blocked(last + word)
+            return divided or self.blocked(word)
+        return [word for _, word in takewhile(lambda pair: not is_blocked(*pair), pairwise([before, *words]))]
+
+    def as_typed(self, text: str, more: str) -> str:
+        """What is added to a text, in capitals where all of it is."""
+        shouted = self.keep_case is False and text.isupper() and sum(map(str.isalpha, text)) > 1
+        return more.upper() if shouted else more
 
     def rest(self, text: str, stale: Callable[[], bool] = lambda: False) -> str:
         """What completes the message, likeliest token by token behind the first chip; "" without a chip, or when `stale`.
@@ -102,8 +130,8 @@ class Suggestions:
             if written is None:
                 return ""
             self.path, self.start = ids + written, len(ids)
-        words = takewhile(lambda word: not self.blocked(word), self.words(self.path[len(ids):]))
-        return chips[0].completion + "".join(f" {word}" for word in words)
+        words = self.allowed(chips[0].word, self.words(self.path[len(ids):]))
+        return chips[0].completion + self.as_typed(text, "".join(f" {word}" for word in words))
 
     def is_known(self, ids: list[int]) -> bool:
         """Whether the last text went on so behind these ids: it was written to its end, or for them, and a word ends there."""

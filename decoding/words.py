@@ -16,6 +16,8 @@ probability is at least the one given, and at most that plus `left_out`.
     Typing(next_words).next_words("i am so ti", 3)  # [("tired", 0.46), ...]; what was read is kept for the next key
 """
 
+from support.errors import InputError
+
 import bisect
 import copy
 import heapq
@@ -25,6 +27,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from decoding.numbers import checked_logits
+from models.limits import vocab_size
 
 import numpy as np
 import torch
@@ -154,9 +157,8 @@ class Found(NamedTuple):
 class Context:
     """Finished words, as row `row` of a cache, and the tree of the words that may follow."""
 
-    def __init__(self, cache: Any, row: int, root: Node, end: float) -> None:
-        """end: the probability that no word follows, given a border."""
-        self.cache, self.row, self.nodes, self.end = cache, row, [root], end
+    def __init__(self, cache: Any, row: int, root: Node) -> None:
+        self.cache, self.row, self.nodes = cache, row, [root]
 
     def look(self, typed: bytes, count: int) -> tuple[Found, list[Wish]]:
         """The words found so far that begin with `typed`, and the sequences to read next, none when the search is over."""
@@ -222,11 +224,18 @@ class NextWords:
 
     def __init__(self, model: nn.Module, tokenizer: "Tokenizer | PreTrainedTokenizerBase", bos_id: int, eos_id: int,
                  new_cache: Callable[[], Any], ahead: int = 0) -> None:
-        """ahead: how many tokens are to be written behind a word, for which the model's context must leave room."""
+        """ahead: how many tokens are to be written behind a word, for which the model's context must leave room.
+
+        Raises InputError for a tokenizer that is not the model's.
+        """
         self.model, self.bos_id, self.eos_id, self.new_cache = model, bos_id, eos_id, new_cache
         self.tokenizer = Tokenizer.from_str(backend(tokenizer).to_str())
         self.tokenizer.encode_special_tokens = True  # typed text is text: "<|endoftext|>" is these letters
         self.vocabulary = Vocabulary(self.tokenizer, eos_id)
+        unknown = {*self.vocabulary.begin.ids.tolist(), *self.vocabulary.rest.ids.tolist()} - set(range(vocab_size(model)))
+        if unknown:
+            raise InputError(f"the tokenizer knows {len(unknown):,} tokens that the model has no weights for: it is another "
+                             "model's")
         self.device = next(model.parameters()).device
         self.room = (getattr(model.config, "max_position_embeddings", None) or 1 << 60) - DEPTH - ahead  # of finished words
 
@@ -245,12 +254,9 @@ class NextWords:
         """Let the model read new ids (rows, new), after what a cache holds, which is changed; one context per row."""
         cache = self.new_cache() if cache is None else cache
         probs = self.logits(ids, cache).softmax(-1)
-        begins, ends = probs[:, self.vocabulary.begin.ids], probs[:, self.eos_id]
-        words = begins.sum(1)
-        children = (begins / words[:, None].clamp(min=1e-30)).numpy()
-        end = (ends / (words + ends).clamp(min=1e-30)).tolist()
-        return [Context(cache, row, Node((), b"", 1.0, 0.0, children[row], self.vocabulary.begin), end[row])
-                for row in range(len(ids))]  # fmt: skip
+        begins = probs[:, self.vocabulary.begin.ids]
+        children = (begins / begins.sum(1, keepdim=True).clamp(min=1e-30)).numpy()
+        return [Context(cache, row, Node((), b"", 1.0, 0.0, children[row], self.vocabulary.begin)) for row in range(len(ids))]
 
     def contexts(self, texts: list[str]) -> list[Context]:
         """What may follow each text of finished words; texts of as many tokens are read together."""

@@ -60,6 +60,12 @@ def is_lstm(folder: Path) -> bool:
         return False
 
 
+def check_tokenizer(folder: Path, tokens: int, config: LSTMConfig) -> None:
+    """Raises InputError where a folder's tokenizer has not as many tokens as its model."""
+    if tokens != config.vocab_size:
+        raise InputError(f"{folder}: a tokenizer of {tokens} tokens for a model of {config.vocab_size}: it is another model's")
+
+
 def load_lstm(folder: Path, kind: type[Kind] = LSTM, dropout: float = 0.0) -> Kind:
     """The model of a folder that `save_lstm` wrote; float32, in eval mode. `kind` is LSTM or a class derived from it.
 

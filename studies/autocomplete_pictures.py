@@ -15,7 +15,7 @@ from typing import Any
 
 from studies.drawing import plt, save
 from support.colours import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY
-from support.flags import Parser, add_results_flag, some_text
+from support.flags import Parser, add_results_flag, some_name, some_text
 from support.results import read_json
 
 from matplotlib.axes import Axes
@@ -203,7 +203,7 @@ def main() -> None:
         parser = Parser(__doc__)
         parser.add_argument("--row", type=some_text, metavar="NAME",
                             help="whose chips typed.png shows (default: the first model after constant and n-gram)")
-        parser.add_argument("--name", type=some_text, default="autocomplete", metavar="NAME",
+        parser.add_argument("--name", type=some_name, default="autocomplete", metavar="NAME",
                             help="the folder in --results, as evaluate_autocomplete.py was told (default: %(default)s)")
         add_results_flag(parser)
         args = parser.parse_args()
@@ -217,7 +217,8 @@ def main() -> None:
             draw_learning(rows, folder / "learning.png")
         draw_saved(rows, folder / "saved.png")
         draw_sure(rows, folder / "sure.png")
-        draw_rouge(rows, folder / "rouge.png")
+        if any(row["figures"]["rouge_1"] for row in rows.values()):  # else no message was long enough to be cut in two
+            draw_rouge(rows, folder / "rouge.png")
         draw_typed(name, rows[name]["example"], folder / "typed.png")
         print(f"the pictures are in {folder}")
 

@@ -181,13 +181,21 @@ class Rest(NamedTuple):
 def write_rest(model: nn.Module, next_words: NextWords, context: str) -> Rest:
     """Greedy, and by beam search of BEAMS, both with at most CAP tokens. The beams' texts are ranked by their probability."""
     ids, eos_ids = torch.tensor([next_words.ids(context)]), frozenset([next_words.eos_id])
-    greedy = list(continue_ids(model, ids, eos_ids, temperature=0, max_new_tokens=CAP, cache=next_words.new_cache()))
+    greedy = write_greedily(model, next_words, context)
     beams = beam_search(model, ids, BEAMS, eos_ids, CAP, cache=next_words.new_cache())
+    return Rest(text_of(next_words, greedy), greedy[-1] in eos_ids,
+                [text_of(next_words, beam.ids) for _, beam in rank(beams, 0.0)])
 
-    def text(written: list[int]) -> str:
-        return next_words.tokenizer.decode([token for token in written if token not in eos_ids])
 
-    return Rest(text(greedy), greedy[-1] in eos_ids, [text(beam.ids) for _, beam in rank(beams, 0.0)])
+def write_greedily(model: nn.Module, next_words: NextWords, context: str) -> list[int]:
+    """The ids that a model writes behind a context greedily, CAP at most."""
+    return list(continue_ids(model, torch.tensor([next_words.ids(context)]), frozenset([next_words.eos_id]), temperature=0,
+                             max_new_tokens=CAP, cache=next_words.new_cache()))
+
+
+def text_of(next_words: NextWords, written: list[int]) -> str:
+    """The text of written ids, without the end."""
+    return next_words.tokenizer.decode([token for token in written if token != next_words.eos_id])
 
 
 def rests(write: Callable[[str], Rest], messages: list[str], keep_case: bool) -> list[dict | None]:

@@ -24,7 +24,7 @@ def table(summary: dict) -> str:
 def line(name: str, row: dict) -> list[str]:
     """The cells of a row."""
     found = row["figures"]
-    rouge = " / ".join(f"{found[f'rouge_{n}']['value']:.3f}" for n in "12L")
+    rouge = " / ".join(number(found[f"rouge_{n}"], 3, with_interval=False) for n in "12L")
     ends = " / ".join(percent(found[f"end_{name}"], with_interval=False) for name in ("precision", "recall"))
     return [name, f"{row['parameters']:,}", f"{row['bytes'] / 1e6:.1f}", number(found["bits_per_character"], 3),
             number(found["perplexity"], 1, with_interval=False), percent(found["right_in_1"]), percent(found["right_in_3"]),

@@ -16,17 +16,15 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from data.messages import MIN_WORDS, clean_string, ends_of, part_of, read_messages, split_x_target_by_words
+from data.messages import MAX_CHARACTERS, MIN_WORDS, clean_string, ends_of, part_of, read_messages, split_x_target_by_words
 from decoding.words import NextWords
 from models.cache import growing_cache
 from models.loading import load_model
-from strategies import continue_ids
-from studies.completion import CAP
+from studies.completion import CAP, text_of, write_greedily
 from support.files import check_writable
-from support.flags import COUNT, Parser, add_results_flag, number, some_path, some_text
+from support.flags import COUNT, Parser, add_results_flag, number, some_name, some_path, some_text
 from support.results import run_facts, write_json
 
-import torch
 from torch import nn
 from tqdm import tqdm
 
@@ -38,8 +36,10 @@ def unique_messages(path: Path, keep_case: bool, count: int) -> dict[str, list[s
 
     Raises InputError where there are none.
     """
-    cleaned = Counter(clean_string(text, keep_case) for text in read_messages(path))
-    once = [message for message, times in cleaned.items() if times == 1 and len(message.split()) >= MIN_WORDS]
+    cleaned = [clean_string(text, keep_case) for text in read_messages(path)]
+    times = Counter(map(str.casefold, cleaned))  # training takes them for one, whatever their case
+    once = [message for message in cleaned
+            if times[message.casefold()] == 1 and len(message.split()) >= MIN_WORDS and len(message) <= MAX_CHARACTERS]
     once.sort(key=lambda message: hashlib.sha256(message.encode()).digest())
     parts = {part: [message for message in once if part_of(message) == part][:count] for part in ("train", "test")}
     for part, messages in parts.items():
@@ -50,9 +50,7 @@ def unique_messages(path: Path, keep_case: bool, count: int) -> dict[str, list[s
 
 def write(model: nn.Module, next_words: NextWords, context: str) -> str:
     """What the model writes behind a context greedily."""
-    ids, eos_ids = torch.tensor([next_words.ids(context)]), frozenset([next_words.eos_id])
-    written = continue_ids(model, ids, eos_ids, temperature=0, max_new_tokens=CAP, cache=next_words.new_cache())
-    return next_words.tokenizer.decode([token for token in written if token not in eos_ids])
+    return text_of(next_words, write_greedily(model, next_words, context))
 
 
 def reproduced(write: Callable[[str], str], messages: list[str]) -> dict[str, dict[str, int]]:
@@ -74,7 +72,7 @@ def main() -> None:
         parser.add_argument("--text", type=some_path, required=True, metavar="FILE", help="what it was trained on")
         parser.add_argument("--keep-case", action="store_true", help="as in train_autocomplete.py")
         parser.add_argument("--num-messages", type=number(COUNT), default=3000, help="of each part (default: %(default)s)")
-        parser.add_argument("--name", type=some_text, default="autocomplete", metavar="NAME",
+        parser.add_argument("--name", type=some_name, default="autocomplete", metavar="NAME",
                             help="the folder in --results (default: %(default)s)")
         add_results_flag(parser)
         args = parser.parse_args()

@@ -8,6 +8,7 @@ from support.errors import ROOT, InputError
 
 import argparse
 import math
+import re
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -101,6 +102,13 @@ def some_text(text: str) -> str:
     """An argparse type for a name that cannot be empty: an empty path would be the current folder."""
     if not text.strip():
         raise argparse.ArgumentTypeError("must not be empty")
+    return text
+
+
+def some_name(text: str) -> str:
+    """An argparse type for the name of a file or folder in another folder."""
+    if not re.fullmatch(r"\w[\w.-]*", text):
+        raise argparse.ArgumentTypeError(f"must be a name of letters, digits, points and dashes, not {text!r}")
     return text
 
 

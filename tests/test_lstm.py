@@ -4,6 +4,7 @@ from support.errors import InputError
 
 from data.messages import encode, learn_tokenizer
 from lstm import LSTMLM, load_lstm_lm
+from models.loading import load_model
 from models.lstm import LSTMConfig
 
 import pytest
@@ -105,22 +106,26 @@ def test_top_k_of_one_is_greedy(model):
 
 @pytest.mark.parametrize("prefix, settings, words", [
     ([], {}, "nothing to continue"), ([[5], []], {}, "nothing to continue"), ([[-1]], {}, "token -1"),
-    ([[290]], {}, "token 290 is not among the model's 290"),
+    ([[290]], {}, "token 290 is not among the model's 290"), (torch.tensor([5, 6]), {}, r"must be \(rows, T\), not \(2,\)"),
+    (torch.tensor([[0, 5, 6], [0, 5, 0]]), {}, "rows of different lengths as a list"),
     ([[5]], {"max_new_tokens": 0}, "max_new_tokens must be"), ([[5]], {"top_p": 0}, "top_p must be"),
     ([[5]], {"temperature": -1}, "temperature must be"),
 ])  # fmt: skip
 def test_what_cannot_be_continued_is_one_line(model, prefix, settings, words):
-    """Guards bad input, ids of another model's vocabulary among it."""
+    """Guards bad input, ids of another model's vocabulary among it. Bug: rows padded to a tensor were written on behind their
+    pads, which are beginnings."""
     with pytest.raises(InputError, match=words):
         model.generate(prefix, **settings)
 
 
-def test_a_tokenizer_that_does_not_fit_is_one_line(model, tmp_path):
-    """Guards a model with the tokenizer of another vocabulary."""
+@pytest.mark.parametrize("size", [280, 330])
+def test_a_tokenizer_that_does_not_fit_is_one_line(model, tmp_path, size):
+    """Guards a model with the tokenizer of another vocabulary. Bug: a smaller one was taken, and the texts were gibberish."""
     model.save_checkpoint(tmp_path)
-    learn_tokenizer([*TEXTS, *"another vocabulary with many other words".split()] * 9, 330).save_pretrained(tmp_path)
-    with pytest.raises(InputError, match="a tokenizer of .* tokens for a model of 290"):
-        load_lstm_lm(tmp_path)
+    learn_tokenizer([*TEXTS, *"another vocabulary with many other words".split()] * 9, size).save_pretrained(tmp_path)
+    for load in (load_lstm_lm, lambda folder: load_model(str(folder))):
+        with pytest.raises(InputError, match=f"a tokenizer of {size} tokens for a model of 290"):
+            load(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(InputError, match="has a tokenizer that cannot be read"):
         load_lstm_lm(tmp_path)

@@ -227,6 +227,7 @@ def test_resume_alone_goes_on_with_the_last_one(tmp_path, monkeypatch):
     (("--vocab-size", "100", "--text", "TWEETS"), "--vocab-size 100 cannot hold"), (("--dropout", "1"), "--dropout"),
     (("--num-messages", "0"), "--num-messages"), (("--model", "nowhere/at/all", "--text", "TWEETS"), "no model"),
     (("--resume",), "holds no unfinished training"), (("--loss-on", "half"), "--loss-on"),
+    (("--model", "checkpoint_lstm", "--text", "TWEETS"), "is an LSTM"),
 ])  # fmt: skip
 def test_bad_input_is_one_line_and_leaves_nothing(call, tmp_path, tweets, flags, words):
     code, _, errors = call(*(tweets if flag == "TWEETS" else flag for flag in flags))
@@ -251,7 +252,23 @@ def test_messages_of_one_word_train(call, tmp_path):
     (tmp_path / "words.txt").write_text("\n".join(f"word{i}" for i in range(60)), "utf-8")
     code, out, errors = call("--text", tmp_path / "words.txt", "--num-epochs", "1")
     assert code == 0, errors
-    assert "60 without rest" in out
+    assert "60 without rest" in out and "--prompt word" in out  # bug: what was to be tried had no text
+
+
+def test_messages_without_a_last_quarter_teach_none(call, tmp_path):
+    """Bug: a division by zero, which left half a training."""
+    (tmp_path / "words.txt").write_text("\n".join(f"word{i}" for i in range(60)), "utf-8")
+    code, _, errors = call("--text", tmp_path / "words.txt", "--loss-on", "rest")
+    assert code == 2 and "there are no last quarters" in errors and errors.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_alphabet_is_noticed(call, tmp_path):
+    """Bug: of Russian messages the few with Latin letters were learned without a word."""
+    texts = [f"привет {i}" if i % 4 == 0 else "привет" for i in range(400)]
+    (tmp_path / "words.txt").write_text("\n".join(texts), "utf-8")
+    code, _, errors = call("--text", tmp_path / "words.txt", "--num-epochs", "1")
+    assert code == 0 and "--keep-case keeps every alphabet" in errors
 
 
 def test_a_finished_run_and_a_users_file_are_not_overwritten(call, tweets, tmp_path):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from data.messages import ends_of, message_tokenizer
 from models.loading import open_causal_lm, open_gguf, open_tokenizer
 from models.loss import summed_loss
+from models.lstm_folder import is_lstm
 from models.places import HUB_NAMES, find_model
 from models.transformer import Output
 from support.files import writing
@@ -103,6 +104,8 @@ def open_pretrained(name: str, rank: int | None, dtype: torch.dtype) -> FineTune
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     place = find_model(name)
+    if is_lstm(place):
+        raise InputError(f"{name} is an LSTM: what is fine-tuned is a pretrained transformer; --resume goes on with a training")
     try:
         model = (open_gguf if is_gguf(place) else open_causal_lm)(place, torch.float32 if rank is None else dtype)
         own = open_tokenizer(place)

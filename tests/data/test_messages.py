@@ -73,8 +73,14 @@ def test_a_text_is_a_message_a_line_and_of_long_lines_a_sentence(tmp_path):
     assert found[:2] == ["first", "second"] and found[2:] == ["This is a sentence of a book."] * 30
 
 
+def test_a_header_is_no_message(tmp_path):
+    """Bug: in copies of Sentiment140 that have one, the word "text" was a message."""
+    (tmp_path / "headed.csv").write_bytes(b'"target","id","date","flag","user","text"\n' + csv_bytes("one", "two"))
+    assert read_messages(tmp_path / "headed.csv") == ["one", "two"]
+
+
 @pytest.mark.parametrize("name, content, words", [
-    ("none.csv", None, "there is no file"),
+    ("none.csv", None, "there is no file"), (".", None, "is a folder"),
     ("empty.csv", b"", "holds no messages"),
     ("empty.txt", b" \n\n", "holds no messages"),
     ("two.csv", b'"0","text"\n', "row 1 has 2 columns, where Sentiment140 has 6"),
@@ -163,7 +169,7 @@ def test_a_sorted_file_is_not_split_one_sided():
 
 
 def test_too_few_messages_are_one_line():
-    with pytest.raises(InputError, match="of 2 messages 1 are left, and none of them for"):
+    with pytest.raises(InputError, match=r"of 2 messages 1 are left \(1 empty, 0 too long, 0 repeated; only Latin .* for v"):
         split_messages(["hello", "http://t.co/x"])
 
 
