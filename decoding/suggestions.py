@@ -9,6 +9,7 @@ take as long as each other. `rest` asks before every token whether its text is s
 while the best word and what stands before it are what the last rest said, this one is a part of that one.
 """
 
+import re
 from collections.abc import Callable
 from itertools import pairwise, takewhile
 from typing import NamedTuple
@@ -26,7 +27,7 @@ REST = 20  # tokens behind the first word
 # results/shipped/autocomplete/evaluation.json).
 THRESHOLD = 0.11
 FRAGMENT = 2  # letters of a word that with its neighbour may be one: "f ck"
-CONTRACTED = frozenset("t s m d re ve ll".split())  # what may stand behind an apostrophe
+CONTRACTED = re.compile(r".*[^i]'(t|s|d|re|ve|ll)|(.*\W)?i'(m|d|ve|ll)", re.IGNORECASE)  # words with an apostrophe
 UNREADABLE = "\ufffd"  # what bytes that are no character are decoded to
 
 
@@ -96,7 +97,7 @@ class Suggestions:
         begun = text[text.rfind(" ") + 1:] if letters else ""
         blank = "" if letters or not text or text[-1].isspace() else " "  # a word is whole that ends with a full stop
         visible = begun + word[len(letters):]
-        if self.keep_case is False and "'" in begun and visible.rpartition("'")[2].lower() not in CONTRACTED:
+        if self.keep_case is False and "'" in begun and not CONTRACTED.fullmatch(visible):
             return None  # "we'" is no beginning of "welcome"
         before = "".join(text[: len(text) - len(begun)].split()[-1:])
         if self.blocked(word) or not self.allowed(before, [visible]):

@@ -135,6 +135,7 @@ def test_an_apostrophe_is_followed_by_what_can_stand_there(ngram):
     for typed, word, completion in (("we'", "were", "re"), ("I'", "im", "m"), ("can'", "cant", "t")):
         assert suggestions.chip(typed, word[:-len(completion)], word, 0.5).completion == completion
     assert suggestions.chip("we'", "we", "welcome", 0.5) is None and suggestions.chip("I'", "i", "its", 0.5) is None
+    assert suggestions.chip("I'", "i", "is", 0.5) is None and suggestions.chip("hi'", "hi", "his", 0.5) is None
 
 
 def test_capitals_go_on(ngram):
