@@ -25,11 +25,10 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from common import decode
-from data.messages import ends_of
+from data.messages import ends_of, learned_case
 from data.profanity import is_profane
 from decoding.suggestions import CHIPS, REST, THRESHOLD, Chip, Suggestions
 from decoding.words import NextWords, spread
@@ -40,7 +39,7 @@ from models.places import find_model
 from models.transformer import Output
 from strategies import STRATEGIES, choose
 from support.flags import RULES, SHARE, Parser, add_model_flags, flag, number
-from support.results import read_json, shorten
+from support.results import shorten
 from support.streams import visible
 from support.suggesting import SuggestingLine
 from support.terminal import piped_lines
@@ -225,16 +224,6 @@ def open_suggestions(loaded: Loaded, keep_case: bool | None, allow_profanity: bo
         raise InputError(f"{loaded.identity['name']} has no tokens that begin a word with a blank: its tokenizer is of single "
                          "characters, or of whole words; use a model whose tokenizer is byte-level BPE")
     return Suggestions(next_words, keep_case, (lambda word: False) if allow_profanity else is_profane, threshold)
-
-
-def learned_case(places: list[Path]) -> bool | None:
-    """Whether a model learned from messages with case and punctuation, as the folder of its training says; None: unknown."""
-    for place in places:
-        if (place / "meta.json").is_file():
-            settings = read_json(place / "meta.json").get("settings")
-            if isinstance(settings, dict) and isinstance(settings.get("keep_case"), bool):
-                return settings["keep_case"]
-    return None
 
 
 def place_of(model: str) -> str:

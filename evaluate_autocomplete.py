@@ -23,7 +23,16 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from data.messages import clean_messages, encode, ends_of, learn_tokenizer, read_messages, split_messages, story_sentences
+from data.messages import (
+    clean_messages,
+    encode,
+    ends_of,
+    learn_tokenizer,
+    learned_case,
+    read_messages,
+    split_messages,
+    story_sentences,
+)
 from decoding.words import NextWords
 from models.cache import growing_cache
 from models.loading import load_model
@@ -132,10 +141,8 @@ def check_learned(name: str, places: list[Path], keep_case: bool) -> None:
 
     They would be split in another way too, and messages that it is judged on stand in its training part.
     """
-    for place in places:
-        settings = read_json(place / "meta.json").get("settings", {}) if (place / "meta.json").is_file() else {}
-        if settings.get("keep_case", keep_case) != keep_case:
-            raise InputError(f"{name} was trained {'without' if keep_case else 'with'} --keep-case: judge it so, too")
+    if learned_case(places) not in (None, keep_case):
+        raise InputError(f"{name} was trained {'without' if keep_case else 'with'} --keep-case: judge it so, too")
 
 
 # ------------------------------------------------------------------------------------------------ measuring
@@ -293,7 +300,7 @@ def main() -> None:
         folder = args.results / args.name
         check_writable(folder / "rows")
         for name, (model, adapter) in args.models:  # what does not fit is better known before the work
-            check_learned(name, [find_model(model), *([adapter] if adapter else [])], args.keep_case)
+            check_learned(name, [*([adapter] if adapter else []), find_model(model)], args.keep_case)
         if len(dict(args.models)) < len(args.models):
             raise InputError("two rows have one name")
         data = read_data(args.text, args.test, args.keep_case, args.num_messages)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Self
 from common import Batch
 from models.loading import open_tokenizer
 from models.lstm import LSTM, LSTMConfig
-from models.lstm_folder import check_tokenizer, load_lstm, save_lstm
+from models.lstm_folder import check_vocabulary, load_lstm, save_lstm
 from strategies import choose
 from support.flags import check_settings
 
@@ -118,7 +118,7 @@ class LSTMLM(LSTM):
         """
         model = load_lstm(Path(folder), cls, dropout)
         model.tokenizer = open_tokenizer(Path(folder))
-        check_tokenizer(Path(folder), len(model.tokenizer), model.config)
+        check_vocabulary(Path(folder), len(model.tokenizer), model.config)
         return model
 
 

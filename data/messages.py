@@ -25,6 +25,7 @@ from data.corpus.documents import STORYTELLER
 from data.encoding import encode_all
 from data.tokenizer import make_tokenizer
 from models.chatml import END_OF_TEXT, IM_END, PLAIN_TEMPLATE
+from support.results import read_json
 
 import numpy as np
 import torch
@@ -189,6 +190,16 @@ def by_part(messages: Iterable[str]) -> dict[str, list[str]]:
     for message in messages:
         parts[part_of(message)].append(message)
     return parts
+
+
+def learned_case(places: list[Path]) -> bool | None:
+    """Whether a model learned from messages with case and punctuation, as the folder of its training says; None: unknown."""
+    for place in places:
+        if (place / "meta.json").is_file():
+            settings = read_json(place / "meta.json").get("settings")
+            if isinstance(settings, dict) and isinstance(settings.get("keep_case"), bool):
+                return settings["keep_case"]
+    return None
 
 
 # ---------------------------------------------------------------------------------------------------------- for training

@@ -23,8 +23,8 @@ CHIPS = 3
 MORE = 9  # words that are asked for where some are blocked
 REST = 20  # tokens behind the first word
 # Where the likeliest word is less likely nothing is shown: what is wrong nine times of ten only disturbs. With the shipped LSTM
-# half of all places between words show something, and the first word is right in a quarter of them ("coverage" in
-# results/shipped/autocomplete/evaluation.json).
+# half of all places between words show something, and the first word is right in a quarter of them: what
+# evaluate_autocomplete.py measures as coverage and precision.
 THRESHOLD = 0.11
 FRAGMENT = 2  # letters of a word that with its neighbour may be one: "f ck"
 CONTRACTED = re.compile(r".*[^i]'(t|s|d|re|ve|ll)|(.*\W)?i'(m|d|ve|ll)", re.IGNORECASE)  # words with an apostrophe

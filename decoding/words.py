@@ -232,10 +232,9 @@ class NextWords:
         self.tokenizer = Tokenizer.from_str(backend(tokenizer).to_str())
         self.tokenizer.encode_special_tokens = True  # typed text is text: "<|endoftext|>" is these letters
         self.vocabulary = Vocabulary(self.tokenizer, eos_id)
-        unknown = {*self.vocabulary.begin.ids.tolist(), *self.vocabulary.rest.ids.tolist()} - set(range(vocab_size(model)))
+        unknown = int((torch.cat([self.vocabulary.begin.ids, self.vocabulary.rest.ids]) >= vocab_size(model)).sum())
         if unknown:
-            raise InputError(f"the tokenizer knows {len(unknown):,} tokens that the model has no weights for: it is another "
-                             "model's")
+            raise InputError(f"the tokenizer knows {unknown:,} tokens that the model has no weights for: it is another model's")
         self.device = next(model.parameters()).device
         self.room = (getattr(model.config, "max_position_embeddings", None) or 1 << 60) - DEPTH - ahead  # of finished words
 

@@ -20,7 +20,7 @@ from models.ends import answer_ends
 from models.family import own_decoder
 from models.limits import vocab_size
 from models.lstm import LSTM
-from models.lstm_folder import check_tokenizer, is_lstm, load_lstm
+from models.lstm_folder import check_vocabulary, is_lstm, load_lstm
 from models.packing import pack
 from models.places import HUB_NAMES, find_model, revision
 from models.rotary import forget_lengths
@@ -74,7 +74,7 @@ def load_model(name: str, device: str = "cpu", dtype: str = "float32", engine: s
         model = on_device(model, device).eval()
         tokenizer = open_tokenizer(tokenizer_place(place, adapter))
         if isinstance(model, LSTM):
-            check_tokenizer(place, len(tokenizer), model.config)
+            check_vocabulary(place, len(tokenizer), model.config)
         eos_ids = frozenset(answer_ends(place, tokenizer, vocab_size(model)))
         parameters = sum(weight.numel() for weight in model.parameters())
         pack(model)

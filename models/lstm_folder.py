@@ -60,7 +60,7 @@ def is_lstm(folder: Path) -> bool:
         return False
 
 
-def check_tokenizer(folder: Path, tokens: int, config: LSTMConfig) -> None:
+def check_vocabulary(folder: Path, tokens: int, config: LSTMConfig) -> None:
     """Raises InputError where a folder's tokenizer has not as many tokens as its model."""
     if tokens != config.vocab_size:
         raise InputError(f"{folder}: a tokenizer of {tokens} tokens for a model of {config.vocab_size}: it is another model's")

@@ -9,8 +9,8 @@ import sys
 import time
 
 import autocomplete
-from autocomplete import by_beams, by_tokens, learned_case, open_suggestions, sent, suggesting_line, welcome
-from data.messages import clean_string, learn_tokenizer
+from autocomplete import by_beams, by_tokens, open_suggestions, sent, suggesting_line, welcome
+from data.messages import clean_string, learn_tokenizer, learned_case
 from decoding.words import NextWords
 from lstm import LSTMLM
 from models.loading import Loaded
