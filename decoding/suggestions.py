@@ -97,7 +97,8 @@ class Suggestions:
         begun = text[text.rfind(" ") + 1:] if letters else ""
         blank = "" if letters or not text or text[-1].isspace() else " "  # a word is whole that ends with a full stop
         visible = begun + word[len(letters):]
-        if self.keep_case is False and "'" in begun and not CONTRACTED.fullmatch(visible):
+        plain = visible.replace("’", "'")
+        if self.keep_case is False and "'" in plain and not CONTRACTED.fullmatch(plain):
             return None  # "we'" is no beginning of "welcome"
         before = "".join(text[: len(text) - len(begun)].split()[-1:])
         if self.blocked(word) or not self.allowed(before, [visible]):

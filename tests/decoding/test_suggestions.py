@@ -132,10 +132,11 @@ def test_a_word_is_blocked_as_it_would_be_seen(ngram):
 def test_an_apostrophe_is_followed_by_what_can_stand_there(ngram):
     """Bug: "we'" became "we'lcome", since the model knows words without apostrophes."""
     suggestions = free(ngram, keep_case=False)
-    for typed, word, completion in (("we'", "were", "re"), ("I'", "im", "m"), ("can'", "cant", "t")):
+    for typed, word, completion in (("we'", "were", "re"), ("I'", "im", "m"), ("can'", "cant", "t"), ("we’", "were", "re")):
         assert suggestions.chip(typed, word[:-len(completion)], word, 0.5).completion == completion
     assert suggestions.chip("we'", "we", "welcome", 0.5) is None and suggestions.chip("I'", "i", "its", 0.5) is None
     assert suggestions.chip("I'", "i", "is", 0.5) is None and suggestions.chip("hi'", "hi", "his", 0.5) is None
+    assert suggestions.chip("we’", "we", "welcome", 0.5) is None  # bug: a phone's apostrophe was not seen as one
 
 
 def test_capitals_go_on(ngram):
