@@ -237,8 +237,8 @@ def placeholders(rows: Sequence[Written], known: set[str]) -> dict[str, float] |
 def reply_figures(rows: Sequence[Written], judges: dict[str, Judge], known: set[str]) -> dict:
     """All figures of written replies, ready for JSON.
 
-    "control" by judge's name (`control`), "agreement" of each further judge of the tone with the first, "intent_kept", how often
-    the judged intent is the request's, "overlap" (`overlap`), "openings", "distinct_2" and "placeholders".
+    "control" by judge's name (`control`), "agreement" of each further judge of the tone with the first, "intent_kept", how
+    often the judged intent is the request's, "overlap" (`overlap`), "openings", "distinct_2" and "placeholders".
     """
     got = {name: judge.verdicts(rows) for name, judge in judges.items() if judge.reads == "reply"}
     kept = [(row.intent == said, cluster) for row, said, cluster

@@ -131,12 +131,12 @@ def ceiling(judge: Judge, replies: Sequence[Reply], part: str = "test") -> dict[
     return {**share(flag for flags in right.values() for flag in flags), "macro": macro, "replies": len(rows)}
 
 
-def agreement(first: Sequence[str], second: Sequence[str]) -> dict[str, float]:
-    """How often two judges say the same, {"value", "low", "high"}, and beyond chance "kappa" (Cohen 1960), which is NaN where
-    both say one thing only."""
+def agreement(first: Sequence[str], second: Sequence[str]) -> dict[str, float | None] | None:
+    """How often two judges say the same, {"value", "low", "high"}, and beyond chance "kappa" (Cohen 1960), which is None where
+    both say one thing only; None over nothing."""
     from sklearn.metrics import cohen_kappa_score
 
+    if not first:
+        return None
     same = share(one == other for one, other in zip(first, second, strict=True))
-    if len({*first, *second}) == 1:
-        return {**same, "kappa": float("nan")}
-    return {**same, "kappa": float(cohen_kappa_score(first, second))}
+    return {**same, "kappa": float(cohen_kappa_score(first, second)) if len({*first, *second}) > 1 else None}
