@@ -8,7 +8,6 @@ from typing import NamedTuple
 from data.corpus.citizen_topics import (
     Topic,
     agree,
-    hand_written,
     is_plural,
     particulars,
     random_words,
@@ -20,8 +19,8 @@ from data.corpus.citizen_topics import (
 from data.corpus.names import reserved
 from data.corpus.stories import expand
 
-KINDS = ("problem",) * 10 + ("wish",) * 5 + ("question",) * 5 + ("short",) * 4
-ASKING = re.compile(r"(?:how|what|where|when|who|whom|which|whose|is|are|can|may|do|does|must|could i|will|whats|hows|wheres)\b")
+KINDS = ("problem",) * 10 + ("wish",) * 5 + ("question",) * 5 + ("short",) * 3 + ("loose",) * 7
+ASKING = re.compile(r"(?:how|what|where|when|who|whom|which|whose|is|are|can|may|do|does|must|could i|will|whats|hows)\b")
 SENDER = re.compile(r"(?:regards|yours|sincerely|thanks|thank you|my name is|this is|signed|respectfully|name|i am|i'm)[,:.]? "
                     r"\{name\}|[.!?] ?\{name\}$", re.IGNORECASE)
 SHORT_FORMS = {
@@ -33,12 +32,12 @@ SHORT_FORMS = {
 }
 FOREIGN = (  # what speakers of other languages write
     (r"\b(?:the|a|an) ", ""), (r"\bi am (\w+ing)\b", r"i \1"), (r"\bdoes not\b", "not"), (r"\bdo not\b", "not"),
-    (r"\bthere (?:is|are) no\b", "not have"), (r"\bthere is\b", "is"), (r"\bhow do i\b", "how i can"), (r"\bi want to\b", "i want"),
-    (r"\bhas been\b", "is"), (r"\bhave been\b", "be"), (r"\bwhen will\b", "when you will"), (r"\bfor (two|three) (\w+)s\b", r"\1 \2"),
-    (r"\bnobody\b", "nobody not"), (r"\bplease\b", "please to"), (r"\bthey\b", "he"), (r"\bis\b", "it is"),
+    (r"\bthere (?:is|are) no\b", "not have"), (r"\bthere is\b", "is"), (r"\bhow do i\b", "how i can"),
+    (r"\bi want to\b", "i want"), (r"\bhas been\b", "is"), (r"\bhave been\b", "be"), (r"\bwhen will\b", "when you will"),
+    (r"\bfor (two|three) (\w+)s\b", r"\1 \2"), (r"\bnobody\b", "nobody not"), (r"\bplease\b", "please to"),
+    (r"\bthey\b", "he"), (r"\bis\b", "it is"),
 )
-BESIDE = {"a": "s", "b": "v", "c": "x", "d": "f", "e": "r", "g": "h", "i": "o", "k": "l", "m": "n", "o": "p", "r": "t", "s": "a",
-          "t": "y", "u": "i", "w": "e", "y": "u", "n": "m", "l": "k", "h": "j", "p": "o"}
+BESIDE = dict(zip("abcdeghiklmnoprstuwy", "svxfrhjolknmptaysieu", strict=False))  # the key beside a letter's
 
 
 class Request(NamedTuple):
@@ -64,15 +63,16 @@ def template_request(rng: random.Random, category: str, held_out: bool) -> Reque
         core = numbered(rng, rng.choice(table.requests), slots)
     else:
         topic, kind = rng.choice(weighted_topics(category)), rng.choice(KINDS)
-        thing = rng.choice(topic.things)
+        thing = rng.choice(topic.things).replace("{number}", slots["number"])
         slots |= core_slots(rng, topic, thing)
-        core = expand(rng.choice(frames[kind]), slots, rng)
-        if "{" not in core and kind == "short" and core in table.whole:
-            topic = None
-    text, signed = in_a_letter(rng, core, slots, 0 if kind == "short" else 1)
+        core = expand(rng.choice(frames[kind]), slots, rng).strip()
+        if kind == "loose" or kind == "short" and thing.lstrip("~") not in core:
+            topic, thing = thing_in(category, core)
+    text, signed = in_a_letter(rng, core, slots, 0 if kind == "short" else 0.5 if kind == "loose" else 1)
     found = {key: slots[key] for key in ("street", "date") if slots[key] in text}
     found |= {"name": slots["name"]} if signed else {}
-    return Request(noisy(rng, text, slots), category, topic, thing.lstrip("~"), kind == "question" or core.startswith("how"), found)
+    question = kind == "question" or core.startswith("how")
+    return Request(noisy(rng, text, slots), category, topic, thing.lstrip("~"), question, found)
 
 
 @cache
@@ -91,7 +91,7 @@ def core_slots(rng: random.Random, topic: Topic, thing: str) -> dict[str, str]:
             "problem": agree(problems[0], plural), "problem2": agree(problems[-1], plural),
             "question": agree(questions[0], plural), "question2": agree(questions[-1], plural),
             "want": agree(rng.choice(topic.wants), plural), "place": f" {place}" if place else "",
-            "since": f" {since}" if since else ""}
+            "since": f" {since}" if since else ""} | dict(zip(("w1", "w2", "w3"), rng.sample(table.words, 3), strict=True))
 
 
 def numbered(rng: random.Random, line: str, slots: dict[str, str]) -> str:
@@ -135,9 +135,10 @@ def is_question(line: str) -> bool:
 @cache
 def things_of(category: str) -> list[tuple[re.Pattern, Topic, str]]:
     """What to look for in a request, the longest things first."""
-    found = [(thing.lstrip("~"), topic) for topic in read_category(category).topics for thing in topic.things if "{" not in thing]
+    found = [(thing.lstrip("~"), topic) for topic in read_category(category).topics for thing in topic.things]
     found.sort(key=lambda pair: -len(pair[0]))
-    return [(re.compile(rf"\b{re.escape(thing)}s?\b", re.IGNORECASE), topic, thing) for thing, topic in found]
+    return [(re.compile(rf"\b{re.escape(thing)}s?\b", re.IGNORECASE), topic, thing) for thing, topic in found
+            if "{" not in thing]
 
 
 @cache

@@ -1,10 +1,11 @@
 """What citizens write about: the tables of `city/`, and the streets, dates and names of a letter.
 
-`city/<category>.txt` begins with the category's office and general phrases. Then its topics, separated by blank lines: `things`,
-how a reply calls one (`about`), what is wrong (`problems`), wanted (`wants`) or asked (`questions`), what the office can do
-(`act`, after "will") and the citizen (`advice`, after "please"). Choices stand between `|`, things between commas; a thing that
+`city/<category>.txt` begins with the category's office, its general phrases and the words that belong to it. Then its topics,
+separated by blank lines: `things`, how a reply calls one (`about`), what is wrong (`problems`), wanted (`wants`) or asked
+(`questions`), what the office can do (`act`, after "will") and the citizen (`advice`, after "please"), why it refuses
+(`reasons`) and what it needs to decide (`details`). Choices stand between `|`, things and words between commas; a thing that
 cannot be counted begins with `~`. `{is}` and other verbs in braces agree with the thing. To add a topic, add a block.
-`city/<tone>.txt`, `city/frames.txt`: blocks of a name and its phrasings, one a line; `-` is none.
+`city/<tone>.txt` and `city/frames.txt`: blocks of a name and its phrasings, one a line; `-` is none.
 """
 
 import random
@@ -56,6 +57,8 @@ class Topic(NamedTuple):
     questions: tuple[str, ...]
     act: tuple[str, ...]
     advice: tuple[str, ...]
+    reasons: tuple[str, ...]  # why something is refused; () stands for the category's own
+    details: tuple[str, ...]  # what is still needed for a decision; likewise
 
 
 class Category(NamedTuple):
@@ -68,6 +71,7 @@ class Category(NamedTuple):
     details: tuple[str, ...]
     general: tuple[str, ...]
     whole: tuple[str, ...]
+    words: tuple[str, ...]
     requests: tuple[str, ...]
     topics: tuple[Topic, ...]
 
@@ -77,7 +81,7 @@ def read_table(text: str) -> dict[str, tuple[str, ...]]:
     table = defaultdict(tuple)
     for line in text.strip().splitlines():
         key, values = line.split(":", 1)
-        parts = tuple(part.strip() for part in values.split("," if key == "things" else "|"))
+        parts = tuple(part.strip() for part in values.split("," if key in ("things", "words") else "|"))
         table[key] += tuple("" if part == "-" else part for part in parts)
     return table
 
@@ -88,10 +92,10 @@ def read_category(name: str) -> Category:
     head, *blocks = (FOLDER / "city" / f"{name}.txt").read_text("utf-8").split("\n\n")
     topics = []
     for table in map(read_table, blocks):
-        rest = (table[key] for key in ("problems", "wants", "questions", "act", "advice"))
+        rest = (table[key] for key in ("problems", "wants", "questions", "act", "advice", "reasons", "details"))
         topics.append(Topic(name, table["things"], *table["about"], *rest))
     table = read_table(head)
-    rest = (table[key] for key in ("places", "reasons", "details", "general", "whole", "requests"))
+    rest = (table[key] for key in ("places", "reasons", "details", "general", "whole", "words", "requests"))
     return Category(table["office"], "".join(table["where"]), *rest, tuple(topics))
 
 
@@ -184,8 +188,9 @@ def particulars(rng: random.Random, held_out: bool) -> dict[str, str]:
 
 
 def random_words(rng: random.Random) -> dict[str, str]:
-    """A slot for each kind of everyday words."""
-    return {kind: rng.choice(words) for kind, words in everyday_words().items() if kind != "number"}
+    """A slot for each kind of everyday words, and one for a word that belongs to some office."""
+    drawn = {kind: rng.choice(words) for kind, words in everyday_words().items() if kind != "number"}
+    return drawn | {"city_word": rng.choice(read_category(rng.choice(CATEGORIES[:-1])).words)}
 
 
 def titled(text: str) -> str:
