@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from data.replies import Reply
+from data.replies import ANY, Reply
 from studies.completion_figures import drawn, interval
 from studies.measures import ngrams
 from studies.reply_judges import Judge, agreement, first_sentence
@@ -86,7 +86,7 @@ def sides(rows: Sequence[Written], attribute: str) -> dict[str, list[int]]:
     "alone", without a request or a real reply."""
     found: dict[str, list[int]] = {"fits": [], "differs": [], "alone": []}
     for number, row in enumerate(rows):
-        if attribute in row.asked:
+        if row.asked.get(attribute, ANY) != ANY:
             real = row.request and row.real.get(attribute)
             found["alone" if not real else "fits" if real == row.asked[attribute] else "differs"].append(number)
     return found
@@ -242,7 +242,7 @@ def reply_figures(rows: Sequence[Written], judges: dict[str, Judge], known: set[
     """
     got = {name: judge.verdicts(rows) for name, judge in judges.items() if judge.reads == "reply"}
     kept = [(row.intent == said, cluster) for row, said, cluster
-            in zip(rows, got.get("intent", ()), requests_of(rows), strict=False) if row.intent]  # fmt: skip
+            in zip(rows, got.get("intent", ()), requests_of(rows), strict=False) if row.intent and row.request]  # fmt: skip
     return {
         "control": {name: control(rows, judges[name].attribute, said) for name, said in got.items() if name != "intent"},
         "agreement": {name: agreement(got["tone"], said) for name, said in got.items()

@@ -76,8 +76,10 @@ def lowered(view: Callable[[str], str], text: str) -> str:
 
 
 def truth(reply: Reply, attribute: str) -> str:
-    """A real reply's label, or its intent; "" where it has none."""
-    return reply.intent if attribute == "intent" else reply.labels.get(attribute, "")
+    """A real reply's label, or its request's intent; "" where it has none."""
+    if attribute == "intent":
+        return reply.intent if reply.request else ""
+    return reply.labels.get(attribute, "")
 
 
 def learn(replies: Sequence[Reply], attribute: str, reads: str, *views: Callable[[str], str]) -> Judge | None:

@@ -69,9 +69,9 @@ def test_labels_that_fit_the_real_reply_are_told_from_those_that_do_not():
     """By hand. The mistake: one figure over both, to which a model without control adds what the request tells anyway."""
     rows = [written(asked="firm", real="firm"), written(asked="friendly", real="firm"), written(asked="firm", request=""),
             written(asked="friendly", real="friendly", request="a bin"), written(asked="firm", real="", request="a bus"),
-            written(asked="firm", real="friendly")._replace(asked={"category": "roads"})]  # fmt: skip
+            written(asked="firm", real="friendly")._replace(asked={"category": "roads"}), written(asked="any")]  # fmt: skip
     assert sides(rows, "tone") == {"fits": [0, 3], "differs": [1], "alone": [2, 4]}
-    found = control(rows, "tone", ["firm", "firm", "firm", "friendly", "friendly", "firm"])
+    found = control(rows, "tone", ["firm", "firm", "firm", "friendly", "friendly", "firm", "firm"])
     shares = {name: found[name]["value"] for name in ("all", "fits", "differs", "alone", "real_instead")}
     assert shares == {"all": pytest.approx((2 / 3 + 1 / 2) / 2), "fits": 1, "differs": 0, "alone": 0.5, "real_instead": 1}
     assert found["matrix"]["counts"] == [[2, 1], [1, 1]]
