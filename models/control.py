@@ -135,9 +135,10 @@ class Controlled(nn.Module):
         self.refinement = nn.Linear(size, size, bias=False) if refinement else None
         if refinement:
             nn.init.zeros_(self.refinement.weight)
-        self.own_head = nn.Linear(size, self.vocab, bias=False) if own_head else None
+        head = base.get_output_embeddings()
+        self.own_head = nn.Linear(size, self.vocab, bias=head.bias is not None) if own_head else None
         if own_head:
-            self.own_head.weight.data.copy_(self.lm_head.weight)
+            self.own_head.load_state_dict(head.state_dict())
 
     @property
     def lm_head(self) -> nn.Module:
