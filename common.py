@@ -5,8 +5,8 @@ A task file holds a strategy, a function from the next token's logits to the nex
 
     prompt -> ids (1, T) -> Batch: one prefill, spread over the rows -> decode: one token per row and step -> results
 
-All rows of a batch continue the same prompt, so they always have the same length: there is no padding and no attention
-mask. "Select these rows" is the only operation on the cache: it spreads, drops and reorders them.
+All rows of a batch continue the same prompt, or prompts of one length: there is no padding and no attention mask. "Select
+these rows" is the only operation on the cache: it spreads, drops and reorders them.
 """
 
 from support.errors import InputError, one_line_errors, report
@@ -144,17 +144,19 @@ class Batch:
 def decode(model: nn.Module, ids: Tensor, choose: Callable[..., Tensor], columns: dict[str, Sequence | Tensor],
            eos_ids: frozenset[int], max_new_tokens: int, num_rows: int = 1, context_len: int | None = None,
            cache: "Cache | None" = None, no_repeat_ngram_size: int = 0) -> Iterator[tuple[int, int, float]]:
-    """Continue one prompt, ids (1, T), `num_rows` times; yield (number of the row, token, log_prob).
+    """Continue prompts of one length, ids (prompts, T), `num_rows` times each; yield (number of the row, token, log_prob).
 
+    The rows of the first prompt come first. A `cache` has a row for each prompt, and holds the first tokens of all or none.
     `choose(logits (n, vocab), **columns) -> tokens (n,)` is the strategy. `columns` are what its signature names, a value
     for each row: {"generators": [...], "temperature": (rows, 1)}. A row ends with an id of `eos_ids` (which is yielded too) or
     after `max_new_tokens`; rows that end leave the batch. No run of `no_repeat_ngram_size` tokens is written twice; 0: any.
     log_prob is the token's own under the model's unchanged distribution, whatever the strategy.
     """
-    live = list(range(num_rows))
+    spread = [prompt for prompt in range(len(ids)) for _ in range(num_rows)]
+    live = list(range(len(spread)))
     batch = Batch(model, ids, context_len, cache)
-    logits = batch.next_logits().expand(num_rows, -1)  # the prefill, once for all rows
-    batch.select([0] * num_rows)
+    logits = batch.next_logits()[spread]  # the prefill, once for all rows of a prompt
+    batch.select(spread)
     for remaining in reversed(range(max_new_tokens)):
         tokens = choose(ban_repeats(logits, batch.ids, no_repeat_ngram_size), **columns)
         log_probs = logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0]

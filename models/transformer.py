@@ -244,16 +244,20 @@ class Decoder(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, input_ids: Tensor, cache: "Cache | None") -> Tensor:
+        return self.read(self.embed_tokens(input_ids), cache)
+
+    def read(self, vectors: Tensor, cache: "Cache | None") -> Tensor:
+        """What `forward` makes of the tokens' vectors, (rows, new, hidden): control.py adds to them."""
         past = 0 if cache is None else cache.get_seq_length()
-        new, context = input_ids.shape[1], len(self.rotary.cos)
+        new, context = vectors.shape[1], len(self.rotary.cos)
         if past + new > context:
             raise InputError(f"{past + new} tokens do not fit the context of {context}")
         cos, sin = self.rotary(past, new)
-        x = self.dropout(self.embed_tokens(input_ids.flatten()))  # (rows * new, hidden)
+        x = self.dropout(vectors.flatten(0, 1))  # (rows * new, hidden)
         masks = causal_masks(past, new, self.group, x)
         for layer in self.layers:
             x = layer(x, cos, sin, masks, cache)
-        return self.norm(x).view(*input_ids.shape, -1)
+        return self.norm(x).view(vectors.shape)
 
 
 class Transformer(nn.Module):
@@ -275,6 +279,14 @@ class Transformer(nn.Module):
                 weight.data /= (2 * config.num_hidden_layers) ** 0.5
         if config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The tokens' vectors, by the name that transformers has for it."""
+        return self.model.embed_tokens
+
+    def get_output_embeddings(self) -> nn.Linear:
+        """The head, likewise."""
+        return self.lm_head
 
     def _initialize(self, module: nn.Module) -> None:
         if isinstance(module, (nn.Linear, nn.Embedding)):

@@ -187,6 +187,21 @@ def test_the_plain_loop_is_the_batched_one(choose: Callable, setting: dict, seed
         assert write_one(model, prompt, lambda logits, own=own: choose(logits, **own), frozenset([0]), 12) == text
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_several_prompts_of_one_length_are_each_as_alone(seed):
+    """Oracle: each prompt decoded by itself, two texts for each, drawn with the same random numbers; the first's come first."""
+    model, ids = random_model(seed), torch.randint(1, 12, (3, 5), generator=torch.Generator().manual_seed(seed))
+
+    def written(prompts, numbers):
+        texts = [[] for _ in numbers]
+        generators = [torch.Generator().manual_seed(number) for number in numbers]
+        for row, token, _ in decode(model, prompts, sample, {"generators": generators}, frozenset([0, 1]), 10, 2):
+            texts[row].append(token)
+        return texts
+    alone = [written(ids[i:i + 1], [2 * i, 2 * i + 1]) for i in range(3)]
+    assert written(ids, range(6)) == alone[0] + alone[1] + alone[2]
+
+
 def test_a_strategy_is_given_what_its_signature_names():
     rows = [make_row(0, "p", {"temperature": t, "top_p": 0.9}, 1) for t in (0.5, 2.0)]
     columns = columns_of(sample_from_nucleus, rows)

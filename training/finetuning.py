@@ -8,6 +8,7 @@ from support.errors import InputError, first_line
 
 import copy
 import os
+import re
 import tempfile
 import warnings
 from pathlib import Path
@@ -27,7 +28,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 class FineTuned(nn.Module):
@@ -92,12 +93,27 @@ def adamw(model: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.AdamW(trained, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
 
 
-def open_pretrained(name: str, rank: int | None, dtype: torch.dtype) -> FineTuned:
-    """A pretrained model to fine-tune, by its folder, GGUF file or name; `rank` as in FineTuned. Its tokenizer is made one for
-    messages, and so saved: a prompt to what was trained is plain text, which begins as messages do.
+def freeze(model: nn.Module, parts: str) -> int:
+    """Train these layers no longer, nor additions within them; returns how many weights that are.
 
-    Frozen weights are kept in `dtype`, that of the arithmetic, trained ones in float32. Raises InputError for what is not there
-    or cannot be read.
+    parts: "layers.0-5", the first six, or "layers.3,layers.7-9". Raises InputError, which says what layers there are.
+    """
+    layers, frozen = max((part for part in model.modules() if isinstance(part, nn.ModuleList)), key=len), 0
+    for part in parts.split(","):
+        found = re.fullmatch(r"layers\.(\d+)(?:-(\d+))?", part.strip())
+        first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, -1)
+        if not first <= last < len(layers):
+            raise InputError(f"--freeze {part}: there are layers.0-{len(layers) - 1}, of which one is written as layers.0")
+        for weight in layers[first:last + 1].parameters():
+            frozen += weight.numel() * weight.requires_grad
+            weight.requires_grad_(False)
+    return frozen
+
+
+def open_base(name: str, dtype: torch.dtype) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+    """A pretrained model of transformers by its folder, GGUF file or name, and its own tokenizer, for FineTuned.
+
+    Raises InputError for what is not there or cannot be read.
     """
     from transformers.utils import logging
 
@@ -107,12 +123,25 @@ def open_pretrained(name: str, rank: int | None, dtype: torch.dtype) -> FineTune
     if is_lstm(place):
         raise InputError(f"{name} is an LSTM: what is fine-tuned is a pretrained transformer; --resume goes on with a training")
     try:
-        model = (open_gguf if is_gguf(place) else open_causal_lm)(place, torch.float32 if rank is None else dtype)
-        own = open_tokenizer(place)
+        return (open_gguf if is_gguf(place) else open_causal_lm)(place, dtype), open_tokenizer(place)
+    except InputError:
+        raise
+    except Exception as error:  # a broken folder fails in many ways
+        raise InputError(f"cannot load the model {name}: {first_line(error)}") from error
+
+
+def open_pretrained(name: str, rank: int | None, dtype: torch.dtype) -> FineTuned:
+    """A pretrained model to fine-tune, opened by `open_base`; `rank` as in FineTuned. Its tokenizer is made one for
+    messages, and so saved: a prompt to what was trained is plain text, which begins as messages do.
+
+    Frozen weights are kept in `dtype`, that of the arithmetic, trained ones in float32. Raises InputError as `open_base` does.
+    """
+    model, own = open_base(name, torch.float32 if rank is None else dtype)
+    try:
         ends = own.convert_ids_to_tokens(ends_of(own))
         tokenizer = message_tokenizer(Tokenizer.from_str(own.backend_tokenizer.to_str()), *ends)
     except InputError:
         raise
-    except Exception as error:  # a broken folder fails in many ways
+    except Exception as error:  # a tokenizer of another make fails in many ways
         raise InputError(f"cannot load the model {name}: {first_line(error)}") from error
     return FineTuned(model, HUB_NAMES.get(name, name), tokenizer, rank)

@@ -55,6 +55,14 @@ def test_a_row_that_can_only_repeat_itself_keeps_its_scores():
     assert torch.equal(kept, torch.tensor([[0.5, 0.1], [0.5, -INF], [-INF, 0.1]]))
 
 
+@pytest.mark.parametrize("size", [1, 2])
+def test_an_id_behind_the_vocabulary_is_never_banned(size):
+    """Bug: a control token in the prompt was an index beyond the scores. By hand: of the row 9 0 9 1 0 with 3 tokens in the
+    vocabulary, 0 and 1 are used; behind 0 came a 9 alone."""
+    kept = ban_repeats(torch.zeros(1, 3), torch.tensor([[9, 0, 9, 1, 0]]), size)
+    assert kept.tolist() == [[-INF, -INF, 0.0] if size == 1 else [0.0] * 3]
+
+
 @pytest.mark.parametrize("size", [1, 2, 3])
 @pytest.mark.parametrize("seed", range(3))
 def test_greedy_is_generates(seed, size, prompt):

@@ -3,13 +3,15 @@
 from support.errors import InputError
 
 import json
+import re
 from functools import partial
 
 from common import prompt_ids
 from data.messages import NextTokenDataset, collate_batch, ends_of, learn_tokenizer
 from models.loading import load_model, open_tokenizer
-from tests.helpers import random_model
-from training.finetuning import FineTuned, adamw, open_pretrained
+from models.transformer import Transformer
+from tests.helpers import random_model, shape
+from training.finetuning import FineTuned, adamw, freeze, open_pretrained
 from training.messages import message_loss
 from training.trainer import Trainer, learning_rate
 
@@ -162,3 +164,29 @@ def test_with_all_weights_trained_it_is_a_model(model_folder, tmp_path):
     assert ends_of(loaded.tokenizer)[1] in loaded.eos_ids
     assert json.loads((tmp_path / "config.json").read_text())["dtype"] == "bfloat16"
     assert next(model.parameters()).dtype == torch.float32
+
+
+def trained(model):
+    return {name for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+@pytest.mark.parametrize("model", [
+    lambda: Transformer(shape(num_hidden_layers=4)), lambda: random_model(0, layers=4, kind="gpt2"),
+    lambda: FineTuned(random_model(0, layers=4, kind="llama"), "", None, 2)])
+def test_chosen_layers_are_frozen(model):
+    """Guards --freeze: the layers named, low-rank additions within them too, and nothing else; once frozen is not counted."""
+    model = model()
+    before = trained(model)
+    count = freeze(model, "layers.0-1, layers.3")
+    gone = before - trained(model)
+    assert {re.search(r"(?:layers|h)\.(\d)", name)[1] for name in gone} == {"0", "1", "3"}
+    assert {name for name in before if ".2." in name} <= trained(model)
+    weights = dict(model.named_parameters())
+    assert count == sum(weights[name].numel() for name in gone) > 0 and freeze(model, "layers.0") == 0
+
+
+@pytest.mark.parametrize("parts", ["layers.0-4", "layers.4", "layers.2-1", "heads", "", "layers.-1"])
+def test_layers_that_are_not_there_are_one_line_that_lists_them(parts):
+    with pytest.raises(InputError, match="there are layers.0-3") as error:
+        freeze(random_model(0, layers=4), parts)
+    assert "\n" not in str(error.value)
