@@ -16,9 +16,7 @@ import argparse
 import hashlib
 import json
 import re
-import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -41,25 +39,19 @@ from models.places import find_model
 from studies.completion import BEAMS, CAP, CHIPS, Rest, Words, example, key_seconds, rests, surprises, typed, write_rest
 from studies.completion_figures import PAIRED, along, calibration, coverage, difference, figures
 from studies.completion_table import table
+from studies.row_file import RowFile, hash_of, read_rows
 from support.adapter import adapter_base
 from support.files import check_writable, write_text
 from support.flags import COUNT, DTYPES, Parser, add_results_flag, number, some_name, some_path
-from support.results import read_json, run_facts, set_aside, write_json
+from support.results import read_json, run_facts, write_json
 
 from torch import nn
-from tqdm import tqdm
 
 LARGE = 50_000_000  # parameters: such a model writes on fewer messages
 TIMED = 20  # messages
-SAVE_EVERY = 30  # seconds
 ORDER, WORD_ORDER = 5, 4  # of the n-grams over tokens and over words
 VOCABULARY = 8192  # tokens of the n-gram's tokenizer: as train_autocomplete.py learns it from the same messages
 SENTENCES = 20_000  # of the built-in writer
-
-
-def hash_of(texts: Iterable[str]) -> str:
-    """What tells these texts from others, whatever their order."""
-    return hashlib.sha256("\n".join(sorted(texts)).encode()).hexdigest()[:16]
 
 
 class Row(NamedTuple):
@@ -148,40 +140,6 @@ def check_learned(name: str, places: list[Path], keep_case: bool) -> None:
 # ------------------------------------------------------------------------------------------------ measuring
 
 
-class RowFile:
-    """The records of one row, in a file of their own that is written as they come."""
-
-    def __init__(self, path: Path, header: dict) -> None:
-        """A file of other weights, messages or settings, or a broken one, is kept aside."""
-        self.path, self.saved, old = path, time.monotonic(), {}
-        if path.exists():
-            with suppress(InputError):
-                old = read_json(path)
-            if not header.items() <= old.items():
-                set_aside(path, "is of another model, of other messages, or broken")
-                old = {}
-        self.content = {**header, "columns": {}, **old}
-
-    def save(self) -> None:
-        write_text(self.path, json.dumps(self.content, ensure_ascii=False) + "\n")
-        self.saved = time.monotonic()
-
-    def fill(self, column: str, messages: list[str], measure: Callable[[list[str]], list], at_once: int) -> None:
-        """Measure the messages that a column has no records of yet, `at_once` at a time."""
-        records = self.content["columns"].setdefault(column, [])
-        with tqdm(total=len(messages), initial=min(len(records), len(messages)), desc=f"{self.path.stem}, {column}",
-                  unit="message", disable=None) as bar:
-            try:
-                while len(records) < len(messages):
-                    part = messages[len(records):len(records) + at_once]
-                    records += measure(part)
-                    bar.update(len(part))
-                    if time.monotonic() - self.saved > SAVE_EVERY:
-                        self.save()
-            finally:
-                self.save()
-
-
 def measure(file: RowFile, row: Row, data: Data, num_typed: int, sample: str) -> None:
     """Everything that a row's file lacks."""
     content, at_once = file.content, 4 if is_large(row) else 32
@@ -206,14 +164,10 @@ def is_large(row: Row) -> bool:
 
 
 def measured_rows(folder: Path, names: list[str], facts: dict, num_messages: int) -> dict[str, dict]:
-    """The files of these rows, and then of all others that were measured to their end on the same messages."""
-    others = sorted(path.stem for path in folder.glob("*.json") if path.stem not in names)
-    contents = {}
-    for name in (*names, *others):
-        content = read_json(folder / f"{name}.json")
-        if facts.items() <= content.items() and "example" in content:
-            content["columns"] = {column: records[:num_messages] for column, records in content["columns"].items()}
-            contents[name] = content
+    """The files of these rows, and then of all others that were measured to their end, with their first messages alone."""
+    contents = read_rows(folder, names, facts, "example")
+    for content in contents.values():
+        content["columns"] = {column: records[:num_messages] for column, records in content["columns"].items()}
     return contents
 
 
