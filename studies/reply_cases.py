@@ -11,7 +11,6 @@ Cases come in the order of the requests, so that those of fewer requests are the
 from support.errors import InputError
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -101,23 +100,22 @@ def record(reply: str, ended: bool = True, judged: dict[str, str] | None = None)
 
 
 class Author(NamedTuple):
-    """A model that writes with some settings, those of `Replier.write`."""
+    """A model that writes with some settings, those of `Replier.write_many`."""
 
     replier: "Replier"
     settings: dict
 
     def __call__(self, cases: Sequence[Case]) -> list[dict]:
-        """A record of each case. Labels that the model has not are not asked of it; equal cases get different texts."""
-        asked = [known_labels(self.replier, case.asked) for case in cases]
-        keys = [(case.request, tuple(sorted(labels.items()))) for case, labels in zip(cases, asked, strict=True)]
-        often, settings = Counter(keys), {**self.settings, "seed": self.settings["seed"] + cases[0].number}
-        single = [key for key in often if often[key] == 1]
-        texts = {key: self.replier.write(key[0], dict(key[1]), num=often[key], **settings)
-                 for key in often if often[key] > 1}  # fmt: skip
-        many = self.replier.write_many([(request, dict(labels)) for request, labels in single], **settings) if single else []
-        texts |= {key: [text] for key, text in zip(single, many, strict=True)}
-        most = settings["max_new_tokens"]
-        return [record(text.text, len(text.token_ids) < most, text.judged) for text in (texts[key].pop(0) for key in keys)]
+        """A record of each case. Labels that the model has not are not asked of it; equal cases are written to with different
+        seeds, in rounds."""
+        asked = [(case.request, known_labels(self.replier, case.asked)) for case in cases]
+        rounds = [asked[:place].count(one) for place, one in enumerate(asked)]
+        texts, eos_ids = {}, self.replier.loaded.eos_ids
+        for number in range(max(rounds) + 1):
+            places = [place for place, of in enumerate(rounds) if of == number]
+            settings = {**self.settings, "seed": self.settings["seed"] + cases[0].number + number}
+            texts |= zip(places, self.replier.write_many([asked[place] for place in places], **settings), strict=True)
+        return [record(text.text, text.token_ids[-1] in eos_ids, text.judged) for _, text in sorted(texts.items())]
 
 
 def known_labels(replier: "Replier", labels: dict[str, str]) -> dict[str, str]:
