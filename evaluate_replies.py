@@ -3,12 +3,12 @@
     python evaluate_replies.py --models token=runs/token token-g2=runs/token token-n8=runs/token      # the built-in letters
     python evaluate_replies.py --text replies.csv --models none=runs/none token=runs/token --other smollm2
 
-A row NAME-gX is written with guidance X, NAME-nY is the best of Y candidates by the model's own heads; both may be there. Beside
-the models stand the real replies, of which the judges are as sure as they can be, and the safe reply of the labels asked, which
-knows nothing of the request. --text is what the models were trained on: requests of its test part are answered, and the judges
-learn from the part that neither generator nor heads saw. The requests are taken in the order of their hashes, so the first 60
-are the same for every model. Replies are kept in results/replies/rows as they are written, so that an interrupted evaluation
-goes on, and a later one adds rows; evaluation.json and .md beside that hold the figures.
+A row NAME-gX is written with guidance X, NAME-nY is the best of Y candidates by the model's own heads; both may be there.
+Beside the models stand the real replies, of which the judges are as sure as they can be, and the safe reply of the labels
+asked, which knows nothing of the request. --text is what the models were trained on: requests of its test part are answered,
+and the judges learn from the part that neither generator nor heads saw. The requests are taken in the order of their hashes, so
+the first 60 are the same for every model. Replies are kept in results/replies/rows as they are written, so that an interrupted
+evaluation goes on, and a later one adds rows; evaluation.json and .md beside that hold the figures.
 """
 
 from support.errors import InputError, one_line_errors
@@ -94,7 +94,7 @@ def parse_arguments() -> argparse.Namespace:
                         help="what the models were trained on: a CSV with requests and replies, or with formal and informal "
                              "sentences (default: the built-in letters)")
     parser.add_argument("--other", type=some_text, metavar="NAME",
-                        help="a model that tells how likely the written replies are: a folder of train_replies.py, smollm2, ...")
+                        help="a model by which the written replies have a perplexity: a folder, smollm2, ...")
     parser.add_argument("--num-requests", type=number(COUNT), default=REQUESTS, metavar="N",
                         help="requests to answer, each with every tone (default: %(default)s)")
     parser.add_argument("--max-new-tokens", type=number(COUNT), default=SETTINGS["max_new_tokens"], metavar="N",

@@ -74,6 +74,37 @@ MESSAGE_ROWS: dict[str, Pair] = {  # the rows of evaluate_autocomplete.py in the
     "smollm2": ("SmolLM2 as it is", "SmolLM2 как есть"),
     "tuned": ("SmolLM2, fine-tuned", "SmolLM2, дообученная"),
 }
+REPLY_ROWS: dict[str, Pair] = {  # the rows of evaluate_replies.py and of studies.reply_heads; others are called as they are
+    "real": ("real replies", "настоящие ответы"),
+    "safe": ("safe reply", "безопасный ответ"),
+    "none": ("no control", "без управления"),
+    "untrained": ("untrained control", "необученное управление"),
+    "token": ("control tokens", "управляющие токены"),
+    "embedding": ("vectors at the input", "векторы на входе"),
+    "hidden": ("vector on the last hidden state", "вектор на последнем скрытом состоянии"),
+    "frozen": ("frozen base", "замороженная основа"),
+    "lora": ("LoRA", "LoRA"),
+    "full": ("all weights", "все веса"),
+    "refinement": ("refinement head", "поправка перед выходом"),
+    "own-head": ("output head of its own", "собственная выходная голова"),
+    "first": ("heads on the first token", "головы на первом токене"),
+}
+REPLY_JUDGES: dict[str, Pair] = {
+    "tone": ("tone", "тон"),
+    "tone_without_opening": ("tone, without the opening", "тон, без начала"),
+    "tone_by_rule": ("tone, the published rule", "тон, опубликованное правило"),
+    "tone_by_forms": ("tone, forms of вы and ты", "тон, формы вы и ты"),
+    "category": ("category", "категория"),
+    "decision": ("decision", "решение"),
+    "category_of_request": ("category of the request", "категория запроса"),
+    "intent": ("what was asked", "о чём просили"),
+}
+TYPED_TOTALS: dict[str, Pair] = {
+    "category_read": ("category read from the request", "категория прочитана из запроса"),
+    "reply": ("reply about that category, by the judge", "ответ о той же категории, по судье"),
+    "others": ("other requests answered honestly, by the judge", "на чужие запросы отвечено честно, по судье"),
+    "tone": ("tone as asked, by the judge", "тон как просили, по судье"),
+}
 
 SETTING: Pair = ("setting", "настройка")
 PLAIN: Pair = ("as it is", "как есть")

@@ -53,8 +53,9 @@ def measure(replier: Replier, train: Sequence[Reply], tests: Sequence[Reply], mo
         [(common, _)] = Counter(labels[0]).most_common(1)
         found["majority"][attribute] = share(label == common for label in labels[1])
         if attribute in replier.model.heads:
-            found["read"][attribute] = {str(length): own_head(replier, attribute, [row[:length] for row in ids["test"]], labels[1])
-                                        for length in (*READ, most) if length <= most}  # fmt: skip
+            found["read"][attribute] = {
+                str(length): own_head(replier, attribute, [row[:length] for row in ids["test"]], labels[1])
+                for length in (*READ, most) if length <= most}  # fmt: skip
     records = reader.real(tests, values_of([*train, *tests])["tone"])
     clusters = [reply.request or str(place) for place, reply in enumerate(tests)]
     return {**found, "request": request_head(replier, tests),
@@ -74,7 +75,7 @@ def opening(replier: Replier) -> list[int]:
 
 @torch.inference_mode()
 def hidden_states(replier: Replier, replies: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
-    """The last hidden states of replies given as ids, at their "last" token and at the "first" of the row, (replies, hidden)."""
+    """The last hidden states (replies, hidden) of replies given as ids, at their "last" token and at the "first" of the row."""
     found, model = {"last": [], "first": []}, replier.model
     for start in range(0, len(replies), ROWS):
         rows = [torch.tensor([*opening(replier), *ids]) for ids in replies[start:start + ROWS]]
@@ -112,7 +113,8 @@ def request_head(replier: Replier, tests: Sequence[Reply]) -> dict[str, float] |
 def training_of(folder: Path) -> dict:
     """What train_replies.py left beside a model of its settings and time; empty where it did not."""
     meta = read_json(folder / "meta.json") if is_there(folder / "meta.json") else {}
-    return {"seconds": meta.get("seconds"), **{name: meta.get("settings", {}).get(name) for name in ("tune", "freeze", "heads")}}
+    settings = meta.get("settings", {})
+    return {"seconds": meta.get("seconds"), **{name: settings.get(name) for name in ("tune", "freeze", "heads")}}
 
 
 def named_folder(text: str) -> tuple[str, Path]:
@@ -150,14 +152,15 @@ def main() -> None:
             control = {setting: settings[name][setting] for setting in SETTINGS}
             rows[name] = {"model": replier.loaded.identity, "control": control, "training": training_of(folder),
                           **measure(replier, train, tests, args.max_tokens)}
-            write_json(path, {**run_facts("cpu", "float32"), "replies": len(tests), "max_tokens": args.max_tokens, "rows": rows})
+            facts = {**run_facts("cpu", "float32"), "replies": len(tests), "max_tokens": args.max_tokens}
+            write_json(path, {**facts, "rows": rows})
             print(f"{name}: " + "; ".join(in_words(attribute, rows[name]) for attribute in rows[name]["new"]))
         print(f"the figures are in {path}")
 
 
 def in_words(attribute: str, row: dict) -> str:
     """The accuracies of one attribute as they are told on the terminal."""
-    new = ", ".join(f"new head on the {pooling} token {figure['value']:.1%}" for pooling, figure in row["new"][attribute].items())
+    new = ", ".join(f"new head, {pooling} token {figure['value']:.1%}" for pooling, figure in row["new"][attribute].items())
     own = ", ".join(f"{length} tokens {figure['value']:.1%}" for length, figure in row["read"].get(attribute, {}).items())
     return f"{attribute}: {f'own head after {own}; ' if own else ''}{new}, majority {row['majority'][attribute]['value']:.1%}"
 

@@ -72,7 +72,7 @@ def open_reader(name: str, most: int, device: str = "cpu", dtype: str = "float32
 
 
 def perplexity(records: Sequence[tuple[float, int]], clusters: Sequence[str]) -> dict[str, float] | None:
-    """e to the nats of all records over their tokens, {"value", "low", "high"}, the interval over clusters; None over nothing."""
+    """e to the nats of all records over their tokens, {"value", "low", "high"}, drawn by clusters; None over nothing."""
     places = {cluster: place for place, cluster in enumerate(dict.fromkeys(clusters))}
     parts = np.zeros((len(places), 2))
     for record, cluster in zip(records, clusters, strict=True):

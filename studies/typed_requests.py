@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from data.replies import Reply, citizen_replies
+from data.replies import citizen_replies
 from replier import Replier
 from studies.measures import share
 from studies.reply_judges import Judge, independent_judges
@@ -129,7 +129,8 @@ def main() -> None:
         found = totals(answers)
         if args.replies:
             write_text(args.replies, to_judge(answers))
-        write_json(path, {**run_facts("cpu", "float32"), "model": replier.loaded.identity, "settings": settings, "totals": found})
+        facts = {**run_facts("cpu", "float32"), "model": replier.loaded.identity, "settings": settings}
+        write_json(path, {**facts, "totals": found})
         for name, figure in found.items():
             print(f"{name.replace('_', ' ')}: {figure['right']} of {figure['of']}, "
                   f"{figure['value']:.1%} ({figure['low']:.1%} to {figure['high']:.1%})")
