@@ -33,8 +33,8 @@ def accuracy(row: dict) -> dict[str, float]:
 
 
 def curves(rows: Rows) -> dict[tuple[str, str], list[dict]]:
-    """By ("guidance" or "candidates", model) the rows in which that alone differs from 1, with the row in which nothing does, in
-    the order of that setting; two rows at least."""
+    """By ("guidance" or "candidates", model) the rows in which that alone differs from 1, and the one in which nothing does, in
+    the order of that setting; two at least."""
     found = {}
     for setting, other in (("guidance", "candidates"), ("candidates", "guidance")):
         for base in dict.fromkeys(row["base"] for row in rows.values()):

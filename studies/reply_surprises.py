@@ -5,7 +5,6 @@ Perplexities of two models compare only where both have one vocabulary, those of
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from data.encoding import encode_all, plain_tokenizer
 from data.replies import Reply
@@ -22,11 +21,12 @@ import torch
 LABELS = ("right", "wrong", "none")
 
 
-class Reader(NamedTuple):
-    """A model that reads replies, each up to `most` tokens."""
+class Reader:
+    """A model that reads replies."""
 
-    loaded: Loaded  # its model is Controlled
-    most: int
+    def __init__(self, loaded: Loaded, most: int) -> None:
+        """loaded: a Controlled model and its tokenizer. most: how many tokens of a reply are read."""
+        self.loaded, self.most, self.plain = loaded, most, plain_tokenizer(loaded.tokenizer)
 
     @torch.inference_mode()
     def surprise(self, request: str, reply: str, labels: Mapping[str, str], ended: bool = True) -> tuple[float, int]:
@@ -37,7 +37,7 @@ class Reader(NamedTuple):
         model, tokenizer = self.loaded.model, self.loaded.tokenizer
         known = {name: value for name, value in labels.items() if name in model.labels.values}
         prompt = model.prompt_ids(asked_ids(tokenizer, request), known)
-        [text] = encode_all(plain_tokenizer(tokenizer), [reply])
+        [text] = encode_all(self.plain, [reply])
         ids = [*text.ids, *([reply_end(tokenizer)] if ended else [])][: self.most]
         if not ids:  # nothing was written, and it was not ended
             return 0.0, 0
