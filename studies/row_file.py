@@ -37,7 +37,7 @@ class RowFile:
             with suppress(InputError):
                 old = read_json(path)
             if not header.items() <= old.items():
-                set_aside(path, f"is of another model, of other texts or settings, or broken")
+                set_aside(path, "is of another model, of other texts or settings, or broken")
                 old = {}
         self.content = {**header, "columns": {}, **old}
 
