@@ -26,8 +26,8 @@ def files(bpe, tmp_path_factory):
 def evaluate(files, tmp_path, monkeypatch, capsys):
     """Run the script: (exit code, what it printed, its errors)."""
     def run(*flags):
-        monkeypatch.setattr(sys, "argv", ["evaluate_replies.py", "--text", str(files / "letters.csv"), "--results", str(tmp_path),
-                                          "--num-requests", "2", "--max-new-tokens", "3", *flags])
+        monkeypatch.setattr(sys, "argv", ["evaluate_replies.py", "--text", str(files / "letters.csv"), "--results",
+                                          str(tmp_path), "--num-requests", "2", "--max-new-tokens", "3", *flags])
         code = 0
         try:
             runpy.run_path(str(ROOT / "evaluate_replies.py"), run_name="__main__")
