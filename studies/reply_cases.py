@@ -71,11 +71,14 @@ def cases_of(replies: Sequence[Reply], most: int | None = None) -> dict[str, lis
     return found
 
 
-def written(cases: Sequence[Case], records: Sequence[dict]) -> list[Written]:
-    """Cases with what was written to the first of them, as the figures take it. References go with replies that were asked to
-    be as the real one: against others a reply that does as it is told would seem worse."""
+def written(cases: Sequence[Case], records: Sequence[dict], real: bool = False) -> list[Written]:
+    """Cases with what was written to the first of them, as the figures take it; `real`: the real replies themselves.
+
+    References go with replies that were asked to be as the real one: against others a reply that does as it is told would seem
+    worse. The real one is none of its own.
+    """
     return [Written(case.request, record["reply"], case.asked, case.real.labels, case.real.intent,
-                    case.references if case.request and case.fits else (), record["ended"])
+                    case.references[real:] if case.request and case.fits else (), record["ended"])
             for case, record in zip(cases, records, strict=False)]  # fmt: skip
 
 

@@ -26,12 +26,11 @@ if TYPE_CHECKING:
 
 REQUESTS = 454  # those of the test part of the set that the figures are published for
 SETTINGS = {"max_new_tokens": 96, "temperature": 0.7, "top_p": 0.95, "seed": 0}
-LARGE = 50_000_000  # parameters: such a model writes fewer replies at once
 TIMED = 10  # requests
 
 
 class Row(NamedTuple):
-    """A row of the comparison: who writes, and the model, where there is one. `fitting`: only to what fits the real reply."""
+    """A row of the comparison: who writes, and the model, where there is one. `fitting`: the real replies themselves."""
 
     identity: dict
     write: Write
@@ -48,9 +47,7 @@ class Row(NamedTuple):
     @property
     def at_once(self) -> int:
         """How many replies are written at once."""
-        if not isinstance(self.write, Author):
-            return 1000
-        return max(1, (16 if self.identity["parameters"] > LARGE else 64) // self.write.settings["candidates"])
+        return max(10, 64 // self.write.settings["candidates"]) if isinstance(self.write, Author) else 1000
 
 
 class Evaluator:
@@ -115,7 +112,7 @@ class Evaluator:
         decision over all cases that ask for them; "heads", the same of the verdicts of the model's own heads on the tones;
         "perplexity" by LABELS, and "written" by the other model; "seconds" for a reply; "replies", how many of each column."""
         columns, cases = content["columns"], self.cases(content["fitting"])
-        rows = {column: written(cases[column], columns[column]) for column in COLUMNS}
+        rows = {column: written(cases[column], columns[column], content["fitting"]) for column in COLUMNS}
         tones = rows["tones"]
         of_tone = {name: judge for name, judge in self.judges.items() if judge.attribute in ("tone", "intent")}
         found = reply_figures(tones, of_tone, self.known)

@@ -60,7 +60,7 @@ def test_who_does_as_asked_is_told_from_who_does_as_the_request_says(evaluator):
 def test_real_replies_are_asked_for_what_they_are(evaluator):
     found = evaluator.evaluate(Row({}, write_real, fitting=True))
     assert shares(found["control"]["tone"]) == {"all": 1, "fits": 1}
-    assert found["overlap"]["BLEU"]["value"] == pytest.approx(100) and found["replies"]["tones"] == 12
+    assert found["overlap"]["ROUGE-L"]["value"] < 1 and found["replies"]["tones"] == 12  # nothing is its own reference
     assert found["perplexity"] == dict.fromkeys(("right", "wrong", "none", "written")) and found["seconds"] is None
 
 
