@@ -313,9 +313,9 @@ def train(output: Path, settings: Settings | None) -> None:
         dataset = ReplyDataset(model, base.tokenizer, learned, s.max_tokens)
         validation = ReplyDataset(model, base.tokenizer, held_out, s.max_tokens, without_request=0, heads_every=1)
         own = isinstance(base.network, GeneratorTransformer)
-        optimizers = make_optimizers(model, dtype, BETA2) if own else [adamw(model)]
         replies = Trainer(model, dataset, validation, s.learning_rate, s.batch_size, heads=s.heads, dtype=dtype, seed=s.seed,
-                          optimizers=optimizers, accelerator=accelerator, sample=partial(sample, model, base.tokenizer, held_out[0]))
+                          optimizers=make_optimizers(model, dtype, BETA2) if own else [adamw(model)], accelerator=accelerator,
+                          sample=partial(sample, model, base.tokenizer, held_out[0]))
         trainer = replies.steps(s.num_epochs, work / STATE)
         if resumed:
             trainer.load()

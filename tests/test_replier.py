@@ -8,6 +8,7 @@ from functools import partial
 
 import replier as module
 from common import answer, decode
+from data.replies import Reply
 from generator import GeneratorTransformer
 from models.control import REPLY_TEMPLATE, Controlled, Labels, asked_ids, reply_end
 from models.control_folder import save_control
@@ -17,7 +18,6 @@ from strategies import choose
 from task5_beam import beam_search, rank
 from tests.helpers import shape
 from training.reply_data import learn_tokenizer
-from data.replies import Reply
 
 import pytest
 import torch
@@ -43,7 +43,7 @@ def random_replier(tokenizer, kind="token", **options):
         model.table.weight.normal_(std=0.5)
         for head in model.heads.values():
             head.weight.normal_(std=2)
-    return Replier(Loaded(model, tokenizer, frozenset([reply_end(tokenizer)]), {}))
+    return Replier(Loaded(model, tokenizer, frozenset(tokenizer.convert_tokens_to_ids(["<|im_end|>", "<end>"])), {}))
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_best_of_one_is_plain_sampling(replier):
 @pytest.mark.parametrize("guidance", [1, 2.5])
 @pytest.mark.parametrize("kind", ["token", "embedding", "hidden", "none"])
 def test_a_text_depends_on_nothing_beside_it(kind, guidance, tokenizer):
-    """Guards batches: the same candidates one by one, several at once, and among other requests, of one length and of others."""
+    """Guards batches: the same texts one by one, several at once, and among other requests, of one length and of others."""
     replier = random_replier(tokenizer, kind)
     asked = [(REQUESTS[0], WANTED), (REQUESTS[1], {"tone": "firm"}), (REQUESTS[2], {}), (REQUESTS[0], {"tone": "firm"})]
     together = replier.write_many(asked, guidance=guidance, **SHORT)
@@ -76,7 +76,7 @@ def test_a_text_depends_on_nothing_beside_it(kind, guidance, tokenizer):
 
 
 def test_the_best_are_those_that_the_heads_find_likeliest(replier):
-    """Oracle: `Controlled.judge` of each text by itself; of five candidates the two with the highest sum, the best first."""
+    """Oracle: `Controlled.judge` of each text by itself; of five candidates those with the highest sum, the best first."""
     five = replier.write(REQUESTS[0], WANTED, num=5, **SHORT)
     opening = replier.model.prompt_ids(asked_ids(replier.tokenizer, ""), {})
 
@@ -99,7 +99,7 @@ def test_what_was_not_asked_does_not_choose(replier):
 
 
 def test_a_text_is_judged_as_it_was_written(replier):
-    """Guards `judge` beside what `write` says of its text, where the tokenizer cuts it alike; and many at once as each alone."""
+    """Guards many at once, each as alone, whole or its beginning; and a text that is longer than the context."""
     one, = replier.write(REQUESTS[0], WANTED, temperature=0, max_new_tokens=12)
     told = replier.judge_ids([one.token_ids[:3], one.token_ids, one.token_ids[:7]])
     alone = [replier.judge_ids([ids])["tone"][0] for ids in (one.token_ids[:3], one.token_ids, one.token_ids[:7])]
@@ -165,8 +165,9 @@ def test_a_reply_ends_with_the_context(replier):
     ({"labels": {"tone": "rude"}}, "there is no tone 'rude': choose from firm, kind, any"),
     ({"labels": {"mood": "firm"}}, "there is no attribute mood: choose from tone, category"),
     ({"request": "damp " * 200}, "leave no room for a reply in the model's context of 80: shorten it"),
-    ({"guidance": -1}, "guidance must be"), ({"guidance": math.nan}, "guidance must be"), ({"candidates": 0}, "candidates must be"),
-    ({"top_p": 0}, "top_p must be"), ({"seed": -1}, "seed must be"), ({"num_beams": 9999}, "num_beams"),
+    ({"guidance": -1}, "guidance must be"), ({"guidance": math.nan}, "guidance must be"),
+    ({"candidates": 0}, "candidates must be"), ({"top_p": 0}, "top_p must be"), ({"seed": -1}, "seed must be"),
+    ({"num_beams": 9999}, "num_beams"),
     ({"max_new_tokens": 0}, "max_new_tokens must be")])  # fmt: skip
 def test_bad_input_is_one_line(how, says, replier):
     with pytest.raises(InputError, match=re.escape(says)) as error:

@@ -136,7 +136,7 @@ def test_a_heads_row_shows_neither_the_request_nor_the_label(tokenizer):
 
 
 def test_the_heads_losses_are_those_of_whole_and_of_cut_replies(tokenizer, monkeypatch):
-    """Oracle: F.cross_entropy of what each head says of each row alone, at its end, and at a cut as early, or late, as can be."""
+    """Oracle: F.cross_entropy of what each head says of each row alone, at its end, and at the earliest or latest cut."""
     model = controlled(tokenizer).eval()
     data = dataset(tokenizer, model, heads_every=1)
     *_, read, ends, told = data.collate([data[0], data[4], data[9]])
@@ -184,7 +184,7 @@ def test_separate_heads_leave_the_model_as_it_is(heads, tokenizer):
     assert none is None and told.any() and torch.allclose(alone, found, atol=1e-6) == (heads == "separate")
 
 
-def train(model, tokenizer, epochs=25, lr=0.01, **options):
+def train(model, tokenizer, epochs, lr=0.05, **options):
     trainer = Trainer(model, dataset(tokenizer, model), dataset(tokenizer, model, heads_every=1), lr, 6, **options)
     before = trainer.validate()
     return before, trainer.train(epochs)
@@ -194,10 +194,10 @@ def test_the_trainer_of_the_notes(tokenizer, capsys):
     """Guards `Trainer(model, train, valid, lr, batch_size).train(epochs)` and `.validate()`: every part of the loss falls, and
     each is printed apart; validating leaves the model in its mode, and twice it says the same."""
     model = controlled(tokenizer).train()
-    trainer = Trainer(model, dataset(tokenizer, model), dataset(tokenizer, model, heads_every=1), lr=0.01, batch_size=6)
+    trainer = Trainer(model, dataset(tokenizer, model), dataset(tokenizer, model, heads_every=1), lr=0.05, batch_size=6)
     before = trainer.validate()
     assert model.training and before == trainer.validate()
-    after = trainer.train(epochs=25)
+    after = trainer.train(epochs=20)
     assert after["perplexity"] < before["perplexity"] / 4 and after["perplexity"] == pytest.approx(
         math.exp(after["language_model"]))
     for name, head in after["heads"].items():
@@ -211,7 +211,7 @@ def test_the_trainer_of_the_notes(tokenizer, capsys):
 def test_heads_at_the_first_token_tell_the_majority(tokenizer):
     """Mistake of the notes: heads that read the first token of a causal model. By hand: all rows begin alike, so that one of
     two equally frequent tones is right in half of them, however long it is trained; at the last token all are."""
-    _, after = train(controlled(tokenizer, pooling="first"), tokenizer, 15)
+    _, after = train(controlled(tokenizer, pooling="first"), tokenizer, 10)
     assert after["heads"]["tone"]["right"] == after["heads"]["category"]["right"] == 0.5
 
 
@@ -220,9 +220,9 @@ def test_a_frozen_base_changes_what_it_writes_by_control_alone(kind, changes, to
     """Mistake of the notes: a frozen base, trained with heads for its texts, writes what it has always written."""
     model = controlled(tokenizer, kind)
     model.base.requires_grad_(False)
-    before, after = train(model, tokenizer, 15, 0.05)
-    assert (after["perplexity"] < before["perplexity"] * 0.9) == changes
-    assert changes or after["perplexity"] == pytest.approx(before["perplexity"], rel=1e-6)
+    before, after = train(model, tokenizer, 10)
+    change = before["perplexity"] - after["perplexity"]
+    assert change > 5 if changes else change == pytest.approx(0, abs=1e-3)
     assert after["heads"]["tone"]["loss"] < before["heads"]["tone"]["loss"]
 
 
@@ -274,8 +274,9 @@ def test_failures_are_read_once(tmp_path):
 
 
 @pytest.mark.parametrize(("content", "says"), [
-    (None, "there is no file"), (b"", "holds no failures"), (b'{"request": "a", "asked": {}}\n{"request": "a"}', "line 2 is no"),
-    (b"[]", "line 1"), (b"\xff\xfe", "line 1"), (b'{"request": "a", "asked": "firm"}', "line 1")])  # fmt: skip
+    (None, "there is no file"), (b"", "holds no failures"),
+    (b'{"request": "a", "asked": {}}\n{"request": "a"}', "line 2 is no"), (b"[]", "line 1"),
+    (b"\xff\xfe", "line 1"), (b'{"request": "a", "asked": "firm"}', "line 1")])  # fmt: skip
 def test_a_file_of_something_else_is_one_line(tmp_path, content, says):
     if content is not None:
         (tmp_path / "failures").write_bytes(content)
