@@ -194,10 +194,10 @@ def test_the_trainer_of_the_notes(tokenizer, capsys):
     """Guards `Trainer(model, train, valid, lr, batch_size).train(epochs)` and `.validate()`: every part of the loss falls, and
     each is printed apart; validating leaves the model in its mode, and twice it says the same."""
     model = controlled(tokenizer).train()
-    trainer = Trainer(model, dataset(tokenizer, model), dataset(tokenizer, model, heads_every=1), lr=0.05, batch_size=6)
+    trainer = Trainer(model, dataset(tokenizer, model), dataset(tokenizer, model, heads_every=1), lr=0.02, batch_size=6)
     before = trainer.validate()
     assert model.training and before == trainer.validate()
-    after = trainer.train(epochs=20)
+    after = trainer.train(epochs=30)
     assert after["perplexity"] < before["perplexity"] / 4 and after["perplexity"] == pytest.approx(
         math.exp(after["language_model"]))
     for name, head in after["heads"].items():
