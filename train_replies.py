@@ -156,7 +156,7 @@ def parse_arguments(argv: list[str] | None = None) -> tuple[Path, Settings | Non
     model.add_argument("--tune", choices=TUNES, help="what is trained of a pretrained model (lora)")
     model.add_argument("--freeze", type=some_text, metavar="LAYERS", help="layers that are not: layers.0-5")
     model.add_argument("--heads", choices=HEADS,
-                       help="they learn with the model (joint, the default), or on it as it is (separate), or are left out (off)")
+                       help="they learn with the model (joint, the default), on it as it is (separate), or not at all (off)")
     model.add_argument("--pooling", choices=POOLINGS, help="the token that they read: last (default), or first to compare")
     correction = model.add_mutually_exclusive_group()
     correction.add_argument("--refinement", action="store_true", help="a correction of the last hidden states, to compare")
@@ -184,7 +184,7 @@ def parse_arguments(argv: list[str] | None = None) -> tuple[Path, Settings | Non
     check_flags(args.base or OWN, args.failures, {name: getattr(args, name) for name in (
         "control", "tune", "heads", "pooling", "refinement", "own_head")})
     args.base = args.base or (str(SHIPPED) if args.failures else OWN)
-    args.tune = args.tune or "lora"
+    args.tune = args.tune or ("full" if args.base == OWN else "lora")
     kind = "failures" if args.failures else OWN if args.base == OWN else args.tune
     for name, value in {"control": "token", "heads": "joint", "pooling": "last", **DEFAULTS[kind]}.items():
         if getattr(args, name) is None:
@@ -313,9 +313,9 @@ def train(output: Path, settings: Settings | None) -> None:
         dataset = ReplyDataset(model, base.tokenizer, learned, s.max_tokens)
         validation = ReplyDataset(model, base.tokenizer, held_out, s.max_tokens, without_request=0, heads_every=1)
         own = isinstance(base.network, GeneratorTransformer)
-        optimizers = make_optimizers(model, dtype, BETA2) if own else [adamw(model)]
         replies = Trainer(model, dataset, validation, s.learning_rate, s.batch_size, heads=s.heads, dtype=dtype, seed=s.seed,
-                          optimizers=optimizers, accelerator=accelerator, sample=partial(sample, model, base.tokenizer, held_out[0]))
+                          optimizers=make_optimizers(model, dtype, BETA2) if own else [adamw(model)], accelerator=accelerator,
+                          sample=partial(sample, model, base.tokenizer, held_out[0]))
         trainer = replies.steps(s.num_epochs, work / STATE)
         if resumed:
             trainer.load()
@@ -323,7 +323,7 @@ def train(output: Path, settings: Settings | None) -> None:
             facts["command"] = shlex.join(["python", *map(without_folder, sys.argv)])
             write_text(work / SETTINGS, json.dumps({"settings": asdict(s), "facts": facts}, indent=2))
             trainer.save()
-    named = {name: value and without_folder(value) for name, value in asdict(s).items() if name in ("text", "base", "failures")}
+    named = {name: without_folder(value) for name in ("text", "base", "failures") if (value := getattr(s, name))}
     facts |= {"settings": asdict(s) | named, "replies": len(dataset), "too_long": dataset.too_long,
               "tokens": int(dataset.lengths.sum()), "parameters": num_parameters(model),
               "trained_parameters": num_parameters(model, trained=True)}
