@@ -68,6 +68,8 @@ def template_request(rng: random.Random, category: str, held_out: bool) -> Reque
         core = expand(rng.choice(frames[kind]), slots, rng).strip()
         if kind == "loose" or kind == "short" and thing.lstrip("~") not in core:
             topic, thing = thing_in(category, core)
+        elif thing.lstrip("~").lower() not in core.lower():
+            thing = topic.other
     text, signed = in_a_letter(rng, core, slots, 0 if kind == "short" else 0.5 if kind == "loose" else 1)
     found = {key: slots[key] for key in ("street", "date") if slots[key] in text}
     found |= {"name": slots["name"]} if signed else {}
