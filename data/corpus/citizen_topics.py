@@ -2,9 +2,11 @@
 
 `city/<category>.txt` begins with the category's office, its general phrases and the words that belong to it. Then its topics,
 separated by blank lines: `things`, what a reply takes where a request names none (`other`), how it calls one (`about`), what
-is wrong (`problems`), wanted (`wants`) or asked (`questions`), what the office can do (`act`, after "will") and the citizen (`advice`, after "please"), why it refuses
-(`reasons`) and what it needs to decide (`details`). Choices stand between `|`, things and words between commas; a thing that
-cannot be counted begins with `~`. `{is}` and other verbs in braces agree with the thing. To add a topic, add a block.
+is wrong (`problems`), wanted (`wants`) or asked (`questions`), what the office can do (`act`, after "will") and the citizen
+(`advice`, after "please"), why it refuses (`reasons`) and what it needs to decide (`details`). Choices stand between `|`,
+things and words between commas; a thing that cannot be counted begins with `~`. `{is}` and other verbs in braces agree with
+the thing. To add a topic, add a block.
+
 `city/<tone>.txt` and `city/frames.txt`: blocks of a name and its phrasings, one a line; `-` is none.
 """
 
@@ -51,6 +53,7 @@ class Topic(NamedTuple):
 
     category: str
     things: tuple[str, ...]
+    other: str  # what stands for the thing where a request names none
     about: str
     problems: tuple[str, ...]
     wants: tuple[str, ...]
@@ -93,7 +96,7 @@ def read_category(name: str) -> Category:
     topics = []
     for table in map(read_table, blocks):
         rest = (table[key] for key in ("problems", "wants", "questions", "act", "advice", "reasons", "details"))
-        topics.append(Topic(name, table["things"], *table["about"], *rest))
+        topics.append(Topic(name, table["things"], *table["other"], *table["about"], *rest))
     table = read_table(head)
     rest = (table[key] for key in ("places", "reasons", "details", "general", "whole", "words", "requests"))
     return Category(table["office"], "".join(table["where"]), *rest, tuple(topics))
