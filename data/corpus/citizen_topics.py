@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from data.corpus.names import first_name, name_word, reserved
+from data.corpus.names import name_word, reserved
 from data.corpus.stories import article, capitalise
 
 CATEGORIES = ("documents", "housing", "roads", "health", "taxes", "noise", "transport", "schools", "none")
@@ -156,12 +156,18 @@ def listed(items: Iterable[str]) -> str:
 # ---------------------------------------------------------------------------------------------------------- particulars
 
 
+@cache
+def names_of(kind: str, held_out: bool) -> list[str]:
+    """Many names of a kind of `names.KINDS`, real and made up, all reserved or none; drawing from them is fast."""
+    rng = random.Random(f"{kind} {held_out}")
+    return [name_word(rng, kind, held_out, made_up_share=0.6) for _ in range(400 if held_out else 4000)]
+
+
 def street_name(rng: random.Random, held_out: bool) -> str:
     """A street whose name is reserved (`held_out`), or is not."""
     while True:
         draw = rng.random()
-        word = (rng.choice(STREETS) if draw < 0.4 else
-                name_word(rng, "family" if draw < 0.7 else "firm", held_out, made_up_share=0.6))
+        word = rng.choice(STREETS if draw < 0.4 else names_of("family" if draw < 0.7 else "firm", held_out))
         if reserved(word) == held_out:
             return f"{word} {rng.choice(KINDS_OF_STREET)}"
 
@@ -180,8 +186,8 @@ def written_date(rng: random.Random, held_out: bool) -> str:
 
 def person_name(rng: random.Random, held_out: bool) -> str:
     """A first name, in most cases with a surname."""
-    first = first_name(rng, rng.choice(("he", "she")), held_out, made_up_share=0.5)
-    return first if rng.random() < 0.35 else f"{first} {name_word(rng, 'family', held_out, 0.5)}"
+    first = rng.choice(names_of(rng.choice(("he", "she")), held_out))
+    return first if rng.random() < 0.35 else f"{first} {rng.choice(names_of('family', held_out))}"
 
 
 def particulars(rng: random.Random, held_out: bool) -> dict[str, str]:
