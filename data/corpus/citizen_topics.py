@@ -1,11 +1,11 @@
 """What citizens write about: the tables of `city/`, and the streets, dates and names of a letter.
 
-`city/<category>.txt` begins with the category's office, its general phrases and the words that belong to it. Then its topics,
-separated by blank lines: `things`, what a reply takes where a request names none (`other`), how it calls one (`about`), what
-is wrong (`problems`), wanted (`wants`) or asked (`questions`), what the office can do (`act`, after "will") and the citizen
-(`advice`, after "please"), why it refuses (`reasons`) and what it needs to decide (`details`). Choices stand between `|`,
-things and words between commas; a thing that cannot be counted begins with `~`. `{is}` and other verbs in braces agree with
-the thing. To add a topic, add a block.
+`city/<category>.txt` begins with the category's office, its general phrases, its words, and sentences of its own (`free`). Then
+its topics, separated by blank lines: `things`, what a reply takes where a request names none (`other`), how it calls one
+(`about`), what is wrong (`problems`), wanted (`wants`) or asked (`questions`), what the office can do (`act`, after "will") and
+the citizen (`advice`, after "please"), why it refuses (`reasons`) and what it needs to decide (`details`). Choices stand between
+`|`, things and words between commas; a thing that cannot be counted begins with `~`. `{is}` and other verbs in braces agree
+with the thing. To add a topic, add a block.
 
 `city/<tone>.txt` and `city/frames.txt`: blocks of a name and its phrasings, one a line; `-` is none.
 """
@@ -75,7 +75,8 @@ class Category(NamedTuple):
     general: tuple[str, ...]
     whole: tuple[str, ...]
     words: tuple[str, ...]
-    requests: tuple[str, ...]
+    free: tuple[str, ...]  # sentences that stand for themselves
+    requests: tuple[str, ...]  # of "none": sentences with words of `words.txt`
     topics: tuple[Topic, ...]
 
 
@@ -98,7 +99,7 @@ def read_category(name: str) -> Category:
         rest = (table[key] for key in ("problems", "wants", "questions", "act", "advice", "reasons", "details"))
         topics.append(Topic(name, table["things"], *table["other"], *table["about"], *rest))
     table = read_table(head)
-    rest = (table[key] for key in ("places", "reasons", "details", "general", "whole", "words", "requests"))
+    rest = (table[key] for key in ("places", "reasons", "details", "general", "whole", "words", "free", "requests"))
     return Category(table["office"], "".join(table["where"]), *rest, tuple(topics))
 
 
