@@ -14,6 +14,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,6 +78,15 @@ def citizen_reply(rng: random.Random, held_out: bool) -> Reply:
     about = f"{request.category} {request.topic.other.lstrip('~')}" if request.topic else request.category
     intent = f"{about}, {'a question' if request.question else 'a request'}"
     return Reply(request.text, letter.reply, labels, part, intent, safe_letter(letter.tone, request.category))
+
+
+def request_category_examples(num: int, seed: int = 0) -> list[tuple[str, str]]:
+    """`num` built-in requests of the part "train" with their categories, without replies: more to read for who learns only to
+    tell what a request is about."""
+    rng = random.Random(f"requests {seed}")
+    requests = (drawn_request(rng, held_out=False) for _ in iter(int, 1))
+    train = ((request.text, request.category) for request in requests if part_of(request.text) == "train")
+    return list(islice(train, num))
 
 
 def part_of(request: str) -> str:

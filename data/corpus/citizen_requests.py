@@ -127,9 +127,12 @@ def written_request(rng: random.Random, category: str, line: str, held_out: bool
     """A request written by hand with its slots filled, varied as those by templates are, in fewer ways."""
     topic, thing = thing_in(category, line)
     slots = {**particulars(rng, held_out), "thing": thing or "thing"}
-    found = {key: slots[key] for key in ("street", "date") if f"{{{key}}}" in line}
-    found |= {"name": slots["name"]} if SENDER.search(line) else {}
+    found = {"name": slots["name"]} if SENDER.search(line) else {}
     text = line
+    for key, share in {"where": 0.2, "when": 0.1}.items():
+        if rng.random() < share and "{" not in line and len(line) < 200:
+            text += f" {titled(rng.choice(read_blocks('frames')[key]))}."
+    found |= {key: slots[key] for key in ("street", "date") if f"{{{key}}}" in text}
     for key, value in slots.items():
         text = text.replace(f"{{{key}}}", value)
     draw = rng.random()
@@ -175,8 +178,8 @@ def is_held_out(line: str) -> bool:
 
 
 def in_a_letter(rng: random.Random, core: str, slots: dict[str, str], length: float) -> tuple[str, bool]:
-    """The core with a greeting, a story, anger, a plea and a signature around it, each in a share of the letters; whether it
-    is signed."""
+    """The core with a greeting, a story, place and time, anger, a plea and a signature, each in a share of the letters; and
+    whether it is signed."""
     frames, parts = read_blocks("frames"), [core]
 
     def drawn(block: str) -> str:
@@ -186,6 +189,10 @@ def in_a_letter(rng: random.Random, core: str, slots: dict[str, str], length: fl
         parts.insert(0, drawn("story"))
     if rng.random() < 0.16 * length:
         parts.append(drawn("story"))
+    if rng.random() < 0.12 + 0.08 * length and slots["street"] not in core:
+        parts.append(drawn("where"))
+    if rng.random() < 0.04 + 0.1 * length and slots["date"] not in core:
+        parts.append(drawn("when"))
     if rng.random() < 0.05 + 0.13 * length:
         parts.insert(rng.choice((0, len(parts))), drawn("anger"))
     if rng.random() < 0.05 + 0.2 * length:

@@ -1,11 +1,11 @@
 """What citizens write about: the tables of `city/`, and the streets, dates and names of a letter.
 
-`city/<category>.txt` begins with the category's office, its general phrases, its words, and sentences of its own (`free`). Then
-its topics, separated by blank lines: `things`, what a reply takes where a request names none (`other`), how it calls one
-(`about`), what is wrong (`problems`), wanted (`wants`) or asked (`questions`), what the office can do (`act`, after "will") and
-the citizen (`advice`, after "please"), why it refuses (`reasons`) and what it needs to decide (`details`). Choices stand between
-`|`, things and words between commas; a thing that cannot be counted begins with `~`. `{is}` and other verbs in braces agree
-with the thing. To add a topic, add a block.
+`city/<category>.txt` begins with the category's office, its general phrases, its words, and sentences of its own (`free`).
+Then its topics, separated by blank lines: `things`, what a reply takes where a request names none (`other`), how it calls one
+(`about`), what is wrong (`problems`), wanted (`wants`) or asked (`questions`), what the office can do (`act`, after "will")
+and the citizen (`advice`, after "please"), why it refuses (`reasons`) and what it needs to decide (`details`). Choices stand
+between `|`, things and words between commas; a thing that cannot be counted begins with `~`. `{is}` and other verbs in braces
+agree with the thing. To add a topic, add a block.
 
 `city/<tone>.txt` and `city/frames.txt`: blocks of a name and its phrasings, one a line; `-` is none.
 """
