@@ -11,22 +11,25 @@
 What is left out of --tone and --decision is left to the model; the category is read from the request. What is printed is the
 model's text, with nothing around it.
 
-A part of the model that did not write it, its heads, judges each reply. Where the tone (or category, or decision) is judged to
-be another than the one asked for, the steps of --on-mismatch follow, each in its turn:
+Heads of the model judge each reply. Where its tone (or category, or decision) is judged to be another than the one asked for,
+the steps of --on-mismatch follow, each in its turn:
 
     retry    write again, at most --tries times: first with a new seed, then also with a higher temperature, a smaller top_p
              and more guidance; ends at the first reply that is as asked
     log      a warning, and every miss up to here appended to the file --log, one JSON object a line
-    default  a safe answer of that category and tone, written by people, in the place of a reply that missed
+    default  a safe answer of that category and tone, written beforehand, in the place of a reply that missed
     tell     say what could not be done, and how to ask instead
     none     nothing: print what was written
 
-Then the reply that missed least is printed, whatever it lacks. The default is retry,tell: a retry costs a second and leaves no
-trace, and a miss is not passed over in silence, while log writes a file and default gives up the model's own text, which
-somebody should have asked for. The fifth way to go on is to learn from what was missed, which takes minutes and so is a
-command of its own, for the file that log has written:
+Where all miss and there is no safe answer, the reply that missed least is printed. The default is retry,tell: a retry costs a
+second and leaves no trace, and a miss is not passed over in silence, while log writes a file and default gives up the model's
+own text, which somebody should have asked for. The fifth way to go on is to learn from what was missed, which takes minutes
+and so is a command of its own, for the file that log has written:
 
     python train_replies.py --failures FILE
+
+With many --candidates the heads judge what they have chosen themselves, and miss less than is missed: evaluate_replies.py
+measures by judges that guided nothing.
 """
 
 from support.errors import FAILED, ROOT, InputError, first_line, one_line_errors, report
@@ -258,7 +261,8 @@ def parse_arguments() -> argparse.Namespace:
     written.add_argument("--strategy", choices=STRATEGIES, default="nucleus", help="(default: %(default)s)")
     told = {"guidance": "1 writes with the labels, 2 as if they counted twice, 0 without; costs double but at 1",
             "candidates": "write so many, keep the one that the heads find nearest to what was asked",
-            "num": "replies to print", "tries": "retries at most", "seed": "the same seed gives the same reply"}  # fmt: skip
+            "num": "replies to print", "tries": "retries at most", "max_new_tokens": "tokens at which a reply is cut off",
+            "no_repeat_ngram_size": "write no run of N tokens twice; 0: any", "seed": "the same seed gives the same reply"}  # fmt: skip
     for name, default in DEFAULTS.items():
         until = "a new one for each request" if default is None else default
         written.add_argument(flag(name), type=number(RULE[name]), default=default, metavar="N",
