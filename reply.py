@@ -262,7 +262,8 @@ def parse_arguments() -> argparse.Namespace:
     told = {"guidance": "1 writes with the labels, 2 as if they counted twice, 0 without; costs double but at 1",
             "candidates": "write so many, keep the one that the heads find nearest to what was asked",
             "num": "replies to print", "tries": "retries at most", "max_new_tokens": "tokens at which a reply is cut off",
-            "no_repeat_ngram_size": "write no run of N tokens twice; 0: any", "seed": "the same seed gives the same reply"}  # fmt: skip
+            "no_repeat_ngram_size": "write no run of N tokens twice; 0: any",
+            "seed": "the same seed gives the same reply"}  # fmt: skip
     for name, default in DEFAULTS.items():
         until = "a new one for each request" if default is None else default
         written.add_argument(flag(name), type=number(RULE[name]), default=default, metavar="N",
