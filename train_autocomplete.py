@@ -10,7 +10,7 @@ Without --text it learns sentences of the built-in writer. The output folder, ru
 another, is a model folder: try it with `python task1_greedy.py --model runs/lstm_lm-<time> --prompt "i am so"`.
 """
 
-from support.errors import FAILED, INTERRUPTED, InputError, first_line, one_line_errors, report
+from support.errors import InputError, first_line, one_line_errors, report
 
 import contextlib
 import hashlib
@@ -19,7 +19,6 @@ import math
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from functools import partial
@@ -56,6 +55,19 @@ from training.messages import MessageEvaluator, message_loss
 from training.metrics import Metrics
 from training.optimizer import make_optimizers
 from training.precision import computing_dtype
+from training.runs import (
+    SETTINGS,
+    STATE,
+    WORK,
+    all_or_nothing,
+    check_free,
+    discard,
+    num_parameters,
+    read_settings,
+    stopped_in_words,
+    unfinished,
+    without_folder,
+)
 from training.trainer import Diverged, Trainer
 
 import numpy as np
@@ -66,7 +78,7 @@ from torch import nn
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-RUNS = Path("runs")
+RUNS, NAMES = Path("runs"), "*_lm-*"
 DEFAULTS = {  # for each kind of model; "pretrained" is all others
     "lstm": {"batch_size": 128, "learning_rate": 4e-3, "num_epochs": 6, "dropout": 0.25},
     "generator": {"batch_size": 64, "learning_rate": 2e-3, "num_epochs": 6, "dropout": 0.1},
@@ -80,7 +92,6 @@ SENTENCES = 20_000  # of the built-in writer
 VALIDATION = 1000  # messages at most for a pretrained model, which takes minutes for all
 SAMPLES, SAMPLE_TOKENS = 3, 20
 EVALUATIONS = 10  # in a training
-WORK, STATE, SETTINGS = "training_state", "state.pt", "arguments.json"  # the last two are in WORK, and deleted at the end
 CLEANED = "messages.txt"
 
 
@@ -151,7 +162,7 @@ def parse_arguments(argv: list[str] | None = None) -> tuple[Path, Settings | Non
     running.add_argument("--resume", action="store_true", help="go on with the training in --output, or with the last one")
     args = parser.parse_args(argv)
     if args.resume:
-        return args.output or unfinished(RUNS), None
+        return args.output or unfinished(RUNS, NAMES), None
     kind = kind_of(args.model)
     if args.full and kind != "pretrained":
         raise InputError(f"--full is for a pretrained model; {args.model} is trained from nothing, all of it")
@@ -160,25 +171,6 @@ def parse_arguments(argv: list[str] | None = None) -> tuple[Path, Settings | Non
             setattr(args, name, value)
     output = args.output or RUNS / f"{kind}_lm-{datetime.now():%Y%m%d-%H%M%S}"
     return output, Settings(**{field.name: getattr(args, field.name) for field in fields(Settings)})
-
-
-def unfinished(runs: Path) -> Path:
-    """The folder of the training that was saved last. Raises InputError where there is none."""
-    states = sorted(runs.glob(f"*_lm-*/{WORK}/{STATE}"), key=lambda path: path.stat().st_mtime)
-    if not states:
-        raise InputError(f"{runs} holds no unfinished training to resume: name its folder by --output")
-    return states[-1].parent.parent
-
-
-def read_settings(work: Path) -> tuple[Settings, dict]:
-    """The settings of the training that was stopped, and the facts of its messages. Raises InputError where there is none."""
-    if not (work / STATE).exists():
-        raise InputError(f"{work.parent} holds no unfinished training to resume")
-    try:
-        saved = json.loads((work / SETTINGS).read_text("utf-8"))
-        return Settings(**saved["settings"]), saved["facts"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{work / SETTINGS} cannot be read: {first_line(error)}") from error
 
 
 def clean(text: str | None, keep_case: bool, seed: int, cleaned: Path) -> dict:
@@ -236,11 +228,6 @@ def equal_decoder(config: LSTMConfig) -> TransformerConfig:
     return shape(width)
 
 
-def num_parameters(model: nn.Module, trained: bool = False) -> int:
-    """The number of a model's weights, or of those that are trained."""
-    return sum(weight.numel() for weight in model.parameters() if weight.requires_grad or not trained)
-
-
 def completions(model: nn.Module, tokenizer: "PreTrainedTokenizerBase", contexts: list[str]) -> str:
     """Contexts, each with what the model writes behind it greedily."""
     bos_id, eos_id = ends_of(tokenizer)
@@ -252,32 +239,6 @@ def completions(model: nn.Module, tokenizer: "PreTrainedTokenizerBase", contexts
     return " / ".join(texts)
 
 
-def discard(output: Path) -> None:
-    """Remove a training that cannot go on, and its output folder if that holds nothing else."""
-    shutil.rmtree(output / WORK, ignore_errors=True)
-    (output / CLEANED).unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        output.rmdir()
-
-
-@contextlib.contextmanager
-def all_or_nothing(output: Path) -> Iterator[None]:
-    """Leave nothing of a training that fails, or is interrupted, before its first state is saved."""
-    try:
-        yield
-    except BaseException:
-        discard(output)
-        raise
-
-
-def check_free(output: Path) -> None:
-    """Raises InputError where a folder holds a training, or a file that one would write over."""
-    begun = (output / WORK / STATE).exists() or (output / CLEANED).exists() and not (output / WORK).exists()
-    if begun or any(output.glob("*.safetensors")):
-        way = "go on with --resume" if (output / WORK / STATE).exists() else "it is finished"
-        raise InputError(f"{output} holds a training already: {way}, or choose another --output")
-
-
 def train(output: Path, settings: Settings | None) -> None:
     """Begin a training, or without settings resume the one in `output`, and take it to its end.
 
@@ -287,10 +248,10 @@ def train(output: Path, settings: Settings | None) -> None:
     if accelerator.num_processes > 1:
         raise InputError("this training runs in one process: start it with python, not with accelerate launch")
     if not resumed:
-        check_free(output)
-    with contextlib.nullcontext() if resumed else all_or_nothing(output):
+        check_free(output, CLEANED)
+    with contextlib.nullcontext() if resumed else all_or_nothing(output, CLEANED):
         if resumed:
-            s, facts = read_settings(work)
+            s, facts = read_settings(work, Settings)
         else:
             make_folder(work)
             s, facts = settings, clean(settings.text, settings.keep_case, settings.seed, output / CLEANED)
@@ -347,18 +308,13 @@ def train(output: Path, settings: Settings | None) -> None:
     except Diverged as error:
         if not any(output.glob("*.safetensors")):
             metrics.path.unlink()
-            discard(output)
+            discard(output, CLEANED)
         raise InputError(f"{error} at step {trainer.step}: try a lower --learning-rate") from error
     trainer.state_path.unlink()  # first: a kill must not leave it without its data
     shutil.rmtree(work)
     flag = "--adapter" if kind == "pretrained" and not s.full else "--model"
     print(f"done: {output} is the model; {metrics.path.name} and {metrics.picture.name} in it show how the training went. "
           f"Try it: {command('task1_greedy.py', flag, output, '--prompt', (contexts or held_out)[0])}")
-
-
-def without_folder(argument: str) -> str:
-    """An argument of the command line; of a path from the root its last part, since all else tells of one machine alone."""
-    return Path(argument).name if Path(argument).is_absolute() else argument
 
 
 def check_fit(model: nn.Module, tokenizer: "PreTrainedTokenizerBase", dataset: NextTokenDataset) -> None:
@@ -372,14 +328,8 @@ def check_fit(model: nn.Module, tokenizer: "PreTrainedTokenizerBase", dataset: N
 def main() -> None:
     with one_line_errors():
         output, settings = parse_arguments()
-        try:
+        with stopped_in_words("train_autocomplete.py", output):
             train(output, settings)
-        except (KeyboardInterrupt, OSError) as error:  # OSError: the output cannot be written
-            if not (output / WORK / STATE).exists():
-                raise
-            cause = f": {error}" if str(error) else ""
-            report(f"\nstopped{cause}; go on with: {command('train_autocomplete.py', '--output', output, '--resume')}")
-            sys.exit(INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED)
 
 
 if __name__ == "__main__":

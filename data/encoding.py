@@ -7,10 +7,14 @@ from support.errors import InputError
 
 import re
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from models.chatml import CONTROL_TOKENS
 
 from tokenizers import Encoding, Tokenizer, models, pre_tokenizers
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 CONTROL = re.compile("|".join(map(re.escape, CONTROL_TOKENS)))
 
@@ -27,6 +31,15 @@ def encode_all(tokenizer: Tokenizer, texts: list[str]) -> list[Encoding]:
     if lost is not None:
         raise InputError(f"the tokenizer has no token for {lost!r}, and none for the unknown: choose another --tokenizer")
     return encodings
+
+
+def plain_tokenizer(tokenizer: "PreTrainedTokenizerBase") -> Tokenizer:
+    """A copy of a tokenizer to which what looks like a control token is ordinary characters, and which cuts and pads nothing."""
+    plain = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    plain.encode_special_tokens = True
+    plain.no_truncation()
+    plain.no_padding()
+    return plain
 
 
 def leaves_out(tokenizer: Tokenizer) -> bool:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from data.corpus import training_documents
 from data.corpus.documents import STORYTELLER
-from data.encoding import encode_all
+from data.encoding import encode_all, plain_tokenizer
 from data.tokenizer import make_tokenizer
 from models.chatml import END_OF_TEXT, IM_END, PLAIN_TEMPLATE
 from support.results import read_json
@@ -283,10 +283,7 @@ def encode(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[str]) -> lis
 
     Raises InputError where the tokenizer would lose a part of one.
     """
-    plain = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    plain.encode_special_tokens = True
-    plain.no_truncation()
-    plain.no_padding()
+    plain = plain_tokenizer(tokenizer)
     parts = (messages[start : start + 10_000] for start in range(0, len(messages), 10_000))
     return [found.ids for part in parts for found in encode_all(plain, list(texts_of(part)))]
 

@@ -109,9 +109,9 @@ class Controlled(nn.Module):
     """
 
     def __init__(self, base: "Transformer | PreTrainedModel", labels: Labels, kind: str, pooling: str = "last",
-                 refinement: bool = False, own_head: bool = False) -> None:  # fmt: skip
+                 refinement: bool = False, own_head: bool = False, heads: bool = True) -> None:  # fmt: skip
         """pooling: which token the heads read; "first" is for the ablation. refinement: a correction h + W h of the last hidden
-        states, W begun at zero. own_head: an output layer beside the base's, begun as its copy.
+        states, W begun at zero. own_head: an output layer beside the base's, begun as its copy. heads: whether there are any.
 
         Raises InputError for a kind or pooling that there is not.
         """
@@ -131,7 +131,8 @@ class Controlled(nn.Module):
             self.table.weight.data += weight.mean(0) + NOISE * weight.std() * torch.randn(self.table.weight.shape)
         self.table.requires_grad_(kind != "none")
         told = {REQUEST: labels.values[TOLD]} if TOLD in labels.values else {}
-        self.heads = nn.ModuleDict({name: nn.Linear(size, len(values)) for name, values in (labels.values | told).items()})
+        read = labels.values | told if heads else {}
+        self.heads = nn.ModuleDict({name: nn.Linear(size, len(values)) for name, values in read.items()})
         self.refinement = nn.Linear(size, size, bias=False) if refinement else None
         if refinement:
             nn.init.zeros_(self.refinement.weight)

@@ -30,7 +30,8 @@ def save_control(model: Controlled, folder: Path, dtype: torch.dtype = torch.flo
     """
     make_folder(folder)
     content = {"kind": model.kind, "labels": model.labels.values, "pooling": model.pooling,
-               "refinement": model.refinement is not None, "own_head": model.own_head is not None, "base": base}
+               "refinement": model.refinement is not None, "own_head": model.own_head is not None,
+               "heads": len(model.heads) > 0, "base": base}
     write_text(folder / SETTINGS, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     weights = {name: weight.to(dtype).contiguous() for name, weight in own_weights(model).items()}
 
@@ -64,7 +65,7 @@ def with_control(base: nn.Module, folder: Path) -> Controlled:
     settings = read_settings(folder)
     try:
         labels = Labels({name: tuple(values) for name, values in settings["labels"].items()})
-        options = {name: settings[name] for name in ("kind", "pooling", "refinement", "own_head")}
+        options = {name: settings[name] for name in ("kind", "pooling", "refinement", "own_head", "heads")}
         model = Controlled(base, labels, **options)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{folder / SETTINGS} describes no control ({first_line(error)}): train anew") from error

@@ -209,13 +209,13 @@ def test_ctrl_c_says_how_to_go_on(call, tweets, tmp_path, monkeypatch):
 def test_resume_alone_goes_on_with_the_last_one(tmp_path, monkeypatch):
     """Guards --resume without a folder, and the name of a run."""
     with pytest.raises(InputError, match="no unfinished training"):
-        unfinished(tmp_path)
+        unfinished(tmp_path, train_autocomplete.NAMES)
     for number, name in enumerate(("lstm_lm-1", "generator_lm-2", "pretrained_lm-3")):
         (tmp_path / name / train_autocomplete.WORK).mkdir(parents=True)
         if number < 2:
             (tmp_path / name / train_autocomplete.WORK / "state.pt").touch()
             os.utime(tmp_path / name / train_autocomplete.WORK / "state.pt", (number, number))
-    assert unfinished(tmp_path) == tmp_path / "generator_lm-2"
+    assert unfinished(tmp_path, train_autocomplete.NAMES) == tmp_path / "generator_lm-2"
     assert parse_arguments([])[0].name.startswith("lstm_lm-2")
 
 
