@@ -59,7 +59,7 @@ MODEL = "checkpoint_replies"  # the folder beside this script
 ALWAYS = {"guidance": 1.0, "candidates": 1, "no_repeat_ngram_size": 0, "max_new_tokens": 160}  # read by every strategy
 DEFAULTS = ALWAYS | {"num": 1, "tries": 3, "seed": None, "temperature": 0.7, "top_p": 0.95, "top_k": 0, "num_beams": 4,
                      "length_penalty": 1.0}  # fmt: skip
-RULE = RULES | dict.fromkeys(("candidates", "num", "tries"), COUNT) | {"guidance": RULES["temperature"]}
+RULE = RULES | dict.fromkeys(("num", "tries"), COUNT)
 HELP = """\
 /tone, /category, /decision VALUE  what the next replies are to be; without a value, left to the model
 /guidance, /candidates, /temperature, ... VALUE

@@ -116,6 +116,9 @@ def counted(tries: int) -> str:
 def answer(case: Case, ways: Ways, settings: dict[str, Any]) -> None:
     """Write the replies of a case, and take the steps. `settings` are those of `Replier.write` but num, with a seed."""
     write(case, ways, 1, settings)
+    if len(case.attempts) < case.num:
+        case.notes.append(f"of {case.num} replies there are {len(case.attempts)}: where nothing is drawn, no more are written")
+        case.num = len(case.attempts)
     for step in ways.steps:
         STEPS[step](case, ways)
 

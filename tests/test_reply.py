@@ -7,15 +7,26 @@ from support.errors import InputError
 
 import io
 import json
+import os
+import re
 import sys
+import time
 
 import reply
+from data.replies import Reply
+from data.tokenizer import make_tokenizer
 from decoding.mismatch import Ways
-from models.control import Labels
+from generator import GeneratorTransformer
+from models.control import REPLY_TEMPLATE, REPLY_TOKENS, Controlled, Labels
+from models.control_folder import save_control
+from models.loading import open_tokenizer
 from reply import DEFAULTS, Desk, converse, obey, welcome
-from tests.helpers import FakeReplier, Terminal
+from tests.helpers import ROOT, FakeReplier, Terminal, shape
+from training.replies import ReplyDataset, Trainer
 
+import pexpect
 import pytest
+import torch
 
 SORRY, FIRM, CALM = ("Sorry.", "apologetic", 0.9), ("No.", "firm", 0.8), ("Noted.", "official", 0.6)
 
@@ -295,3 +306,95 @@ def test_help_teaches(capsys, monkeypatch):
     out = capsys.readouterr().out
     assert stop.value.code == 0 and "python reply.py" in out and "python train_replies.py --failures FILE" in out
     assert all(f"\n    {step} " in out for step in ("retry", "log", "default", "tell"))
+
+
+# ------------------------------------------------------------------------------------------------------------------ as a whole
+
+
+OPENINGS = {"firm": "no . we will not", "friendly": "hello ! we will gladly"}
+MATTERS = {"roads": ("my street is dark", "light the street"), "taxes": ("my tax bill is wrong", "check the bill")}
+WHERE = ("in the north", "in the south", "by the river", "on the hill", "near the school", "at the end")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model that has learned two tones and two categories nearly by heart, as train_replies.py leaves it; some 5 seconds."""
+    replies = [Reply(f"{request} {where}", f"{opening} {matter} {where} .", {"tone": tone, "category": category}, "train")
+               for tone, opening in OPENINGS.items() for category, (request, matter) in MATTERS.items() for where in WHERE]
+    tokenizer = make_tokenizer("bpe", [f"{reply.request} {reply.reply}" for reply in replies] * 3, 330)
+    tokenizer.add_special_tokens(list(REPLY_TOKENS))
+    torch.manual_seed(0)
+    base = GeneratorTransformer(shape(vocab_size=tokenizer.get_vocab_size(), eos_token_id=tokenizer.token_to_id("<end>"),
+                                      max_position_embeddings=90, head_dim=8, initializer_range=0.1), tokenizer)  # fmt: skip
+    folder = tmp_path_factory.mktemp("trained") / "replies"
+    model = Controlled(base, Labels({"tone": tuple(OPENINGS), "category": tuple(MATTERS)}), "token")
+    base.save_checkpoint(folder, torch.float32, REPLY_TEMPLATE)
+    rows, valid = (ReplyDataset(model, open_tokenizer(folder), some) for some in (replies * 120, replies))
+    Trainer(model, rows, valid, lr=1e-2, batch_size=24).train(1)
+    base.save_checkpoint(folder, torch.float32, REPLY_TEMPLATE)
+    save_control(model, folder)
+    return str(folder)
+
+
+@pytest.mark.slow
+def test_a_trained_model_writes_what_is_asked(folder, run):
+    """Each tone for requests of both categories, none of which is named: openings and matters as they were learned."""
+    for tone, opening in OPENINGS.items():
+        for category, (request, matter) in MATTERS.items():
+            code, out, err, _ = run(f"{request} by the river", "--model", folder, "--tone", tone, "--json", "--seed", "1")
+            content = json.loads(out)
+            assert (code, err) == (0, "") and content["asked"] == {"tone": tone, "category": category}
+            kept, = content["replies"]
+            assert kept["text"].startswith(f"{opening} {matter}") and not kept["missed"], content
+            assert {name: told["value"] for name, told in kept["judged"].items()} == content["asked"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", [("--strategy", "greedy"), ("--strategy", "beam", "--num", "2"), ("--num", "2"),
+                                   ("--strategy", "sampling", "--top-k", "5"), ("--candidates", "4", "--guidance", "2"),
+                                   ("--max-new-tokens", "4"), ("--no-repeat-ngram-size", "2"), ("--dtype", "bfloat16")])
+def test_every_strategy_writes_and_a_seed_repeats(folder, run, flags):
+    ask = ("my street is dark in the north", "--model", folder, "--tone", "firm", "--seed", "2", *flags)
+    code, out, err, _ = run(*ask)
+    assert code == 0 and out.startswith("no . we") and run(*ask)[1] == out
+    assert out.count("\n\n") == ("--num" in flags)
+
+
+@pytest.mark.slow
+def test_a_category_against_the_request_is_met_or_its_miss_is_told(folder, run):
+    """A request about the street, answered as one about taxes: whatever comes is judged, and a miss is said."""
+    code, out, err, _ = run("my street is dark", "--model", folder, "--category", "taxes", "--json", "--seed", "1")
+    content = json.loads(out)
+    kept, = content["replies"]
+    assert code == 0 and bool(kept["missed"]) == bool(content["told"]) and (len(content["tries"]) == 4 or not kept["missed"])
+    assert kept["judged"]["category"]["value"] == "taxes" or kept["missed"] == ["category"]
+
+
+@pytest.mark.slow
+def test_requests_that_do_not_fit_and_models_without_control_are_one_line(folder, run, model_folder):
+    code, out, err, _ = run("--model", folder, "--tone", "firm", text="my street is dark\n" + "dark " * 100 + "\n")
+    assert code == 2 and out.startswith("no .") and re.match(r"error: line 2: the request has \d+ tokens, .*shorten it\n$", err)
+    code, out, err, _ = run("--model", str(model_folder), "x")
+    assert (code, out) == (2, "") and "holds no control.json, so no model with control" in err and err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_the_script_in_a_pseudo_terminal(folder, tmp_path):
+    """What it says first, a reply, another tone, an error that does not end it, Ctrl-C on a line, quit."""
+    env = {**os.environ, "HOME": str(tmp_path), "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1", "OMP_NUM_THREADS": "1"}
+    child = pexpect.spawn(sys.executable, ["reply.py", "--model", folder, "--tone", "firm", "--seed", "1"], cwd=str(ROOT),
+                          env=env, encoding="utf-8", timeout=60, dimensions=(30, 100))  # fmt: skip
+    child.expect(re.escape("/tone firm|friendly"))
+    for line, expected in (("my street is dark", r"no \. we will not"), ("/tone rude", "error: there is no tone 'rude'"),
+                           ("/tone friendly", ""), ("my street is dark", "hello ! we will gladly")):
+        child.expect(r"\x1b\[\?2004h")  # prompt_toolkit asks for pastes in brackets when it begins to read a line
+        child.send(f"{line}\r")
+        child.expect(r"\x1b\[\?2004l")
+        child.expect(expected)
+    child.expect(r"\x1b\[\?2004h")
+    child.send("half a line\x03")
+    time.sleep(0.2)
+    child.send("quit\r")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0 and "Traceback" not in child.before

@@ -167,3 +167,14 @@ def test_of_several_replies_only_what_is_lacking_is_written_again():
     assert texts(case) == ["Sorry.", "Noted.", "No."] and case.notes[0].startswith("2 of 3 replies missed tone apologetic")
     case, _ = answered([SORRY, FIRM, CALM], ["default"], num=3)
     assert texts(case) == ["Sorry.", safe_reply(case.asked)]  # once: it would be the same twice
+
+
+def test_a_model_that_writes_fewer_than_asked_for_is_not_asked_again():
+    """Mistake avoided: greedy decoding writes one text, and no retry a second one of the same settings."""
+    replier = FakeReplier([SORRY])
+    write = replier.write
+    replier.write = lambda *args, num, **settings: write(*args, num=1, **settings)
+    case = Case("My street is dark", {"tone": "apologetic"}, 3)
+    answer(case, Ways(replier, ["retry", "default", "tell"]), SETTINGS)
+    assert texts(case) == ["Sorry."] and len(replier.calls) == 1
+    assert case.notes == ["of 3 replies there are 1: where nothing is drawn, no more are written"]
