@@ -34,7 +34,7 @@ def encode_all(tokenizer: Tokenizer, texts: list[str]) -> list[Encoding]:
 
 
 def plain_tokenizer(tokenizer: "PreTrainedTokenizerBase") -> Tokenizer:
-    """A copy of a tokenizer to which what looks like a control token is ordinary characters, and which cuts and pads nothing."""
+    """A copy of a tokenizer that takes what looks like a control token for ordinary characters, and cuts and pads nothing."""
     plain = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     plain.encode_special_tokens = True
     plain.no_truncation()

@@ -38,7 +38,8 @@ RULES = {
     "length_penalty": Rule(float, lambda value: -50 <= value <= 50, "a number from -50 to 50"),
     "no_repeat_ngram_size": Rule(int, lambda value: value >= 0, "a whole number, 0 (off) or more"),
     "seed": Rule(int, lambda value: 0 <= value < 2**63, "a whole number, 0 or more, below 2**63"),
-    **dict.fromkeys(("num_beams", "max_new_tokens", "context_len"), COUNT),
+    "guidance": Rule(float, lambda value: 0 <= value < math.inf, "a finite number, 0 or more"),
+    **dict.fromkeys(("num_beams", "max_new_tokens", "context_len", "candidates"), COUNT),
 }
 
 

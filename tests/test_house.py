@@ -15,8 +15,8 @@ FLOORS = [  # lowest first; a name stands for a folder, or for a module at the t
     {"support"}, {"models"}, {"data"}, {"training"}, {"decoding"}, {"common"},
     {"task1_greedy", "task2_sampling", "task3_temperature", "task4_nucleus", "task5_beam"}, {"strategies"},
     {"generator", "lstm", "replier"},
-    {"autocomplete", "chat", "reply", "evaluate_autocomplete", "evaluate_generator", "train_autocomplete", "train_generator",
-     "studies"},
+    {"autocomplete", "chat", "evaluate_autocomplete", "evaluate_generator", "reply", "train_autocomplete", "train_generator",
+     "train_replies", "studies"},
 ]  # fmt: skip
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 SCRIPTS = FLOORS[-1] - {"studies"}  # not imported by one another

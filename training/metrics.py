@@ -15,8 +15,8 @@ class Metrics:
     """The rows of metrics.jsonl and the picture loss.png, in one folder.
 
     A row is what one step gave, {"step", "loss"}, or an evaluation: {"step", "train_loss", "validation_loss",
-    "perplexity", "seconds"} and, if they are measured, "bits_per_character", "sample" and one share under a key of its own.
-    Losses are in nats per target.
+    "perplexity", "seconds"} and, if they are measured, "bits_per_character", "sample", one share under a key of its own, and
+    "heads", by name each {"loss", "right"}. Losses are in nats per target.
     """
 
     def __init__(self, folder: Path, last_step: int, share: tuple[str, str] | None = None) -> None:
@@ -46,9 +46,11 @@ class Metrics:
         """An evaluation as it is told on the terminal; a sample stands on a line of its own."""
         share = f", {self.share[1]} {row[self.share[0]]:.1%}" if self.share else ""
         bits = f", {row['bits_per_character']:.4f} bits per character" if "bits_per_character" in row else ""
+        heads = "".join(f", {name} {head['loss']:.3f} ({head['right']:.1%} right)"
+                        for name, head in row.get("heads", {}).items())
         sample = f"\n    … {' '.join(row['sample'].split())}" if "sample" in row else ""
         return (f"step {row['step']}: training loss {row['train_loss']:.4f}, validation loss {row['validation_loss']:.4f}, "
-                f"perplexity {row['perplexity']:.2f}{bits}{share}{sample}")
+                f"perplexity {row['perplexity']:.2f}{bits}{share}{heads}{sample}")
 
     def draw(self) -> None:
         """Draw the losses of all steps, averaged, and those of all evaluations, of which there must be one."""
