@@ -10,6 +10,7 @@ import json
 from data.replies import Reply, safe_reply
 from decoding.mismatch import HOTTEST, MOST_GUIDED, NARROWEST, Case, Ways, answer, changed
 from tests.helpers import FakeReplier
+from training.reply_data import read_failures
 
 import pytest
 
@@ -104,6 +105,13 @@ def test_the_log_holds_every_miss_with_what_repeats_it_and_is_appended_to(tmp_pa
     err = capsys.readouterr().err
     assert err.startswith("[warning: 2 of 3 written missed tone apologetic (judged to be official, 0.60); logged in ")
     assert err.count("\n") == 1
+
+
+def test_what_is_logged_is_what_train_replies_learns_from(tmp_path):
+    """The fifth way to go on: the file of the step log is that of --failures; two misses of one request are one lesson."""
+    path = tmp_path / "log.jsonl"
+    answered([FIRM, CALM], ["retry", "log"], log=path, tries=1)
+    assert read_failures(path) == [("My street is dark", {"tone": "apologetic", "category": "roads"})]
 
 
 def test_a_log_that_cannot_be_written_is_one_line(tmp_path):
