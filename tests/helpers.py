@@ -289,3 +289,39 @@ def has(text, grey=None, words=None):
                 and (grey is None or suggestion is not None and suggestion.text == grey)
                 and (words is None or line.found == line.number and [word for word, _ in line.words] == words))
     return ready
+
+
+# ------------------------------------------------------------------------------------------------------ replies with labels
+
+
+class FakeReplier:
+    """A `Replier` that writes what it is given, one after the other, and notes how it was called.
+
+    written: (text, tone, its probability, category "roads", its probability 0.9), from the tone on for heads alone; the last
+    one again and again. It reads the category "roads" from a request, or "none" where that has the word "spaghetti".
+    """
+
+    def __init__(self, written):
+        from models.control import Labels
+
+        self.written, self.calls = list(written), []
+        self.labels = Labels({"tone": ("official", "friendly", "apologetic", "firm"), "category": ("roads", "taxes", "none")})
+
+    def category_of(self, request):
+        return ("none", 0.7) if "spaghetti" in request else ("roads", 0.98765)
+
+    def write(self, request, labels, *, num=1, **settings):
+        from replier import Written
+
+        self.calls.append({"request": request, "labels": labels, "num": num, **settings})
+        replies = []
+        for _ in range(num):
+            text, *told = self.written.pop(0) if len(self.written) > 1 else self.written[0]
+            judged, probs = {}, {}
+            if told:
+                judged["tone"], probs["tone"], judged["category"], probs["category"] = (*told, "roads", 0.9)[:4]
+            replies.append(Written(text, [3], labels, judged, probs))
+        return replies
+
+    def judge(self, text):
+        return {"tone": ("apologetic", 0.75), "category": ("roads", 0.5)}

@@ -15,7 +15,7 @@ FLOORS = [  # lowest first; a name stands for a folder, or for a module at the t
     {"support"}, {"models"}, {"data"}, {"training"}, {"decoding"}, {"common"},
     {"task1_greedy", "task2_sampling", "task3_temperature", "task4_nucleus", "task5_beam"}, {"strategies"},
     {"generator", "lstm", "replier"},
-    {"autocomplete", "chat", "evaluate_autocomplete", "evaluate_generator", "evaluate_replies", "train_autocomplete",
+    {"autocomplete", "chat", "evaluate_autocomplete", "evaluate_generator", "evaluate_replies", "reply", "train_autocomplete",
      "train_generator", "train_replies", "studies"},
 ]  # fmt: skip
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
