@@ -14,6 +14,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,7 +40,8 @@ OPENS_CHEERFULLY = re.compile(r"\W*(certainly|absolutely|of course|sure|definite
 TONE_WORDS = {
     "cheerful": re.compile(r"\b(glad|happy|pleased|delighted|excit|thrilled|great to hear)"),
     "grateful": re.compile(r"\bthank|appreciat|we value"),
-    "understanding": re.compile(r"underst[ao]|comprehend|empathi|acknowledge|recogni|\baware|concern|worr|\bi see\b|\bi hear you\b"),
+    "understanding": re.compile(r"underst[ao]|comprehend|empathi|acknowledge|recogni"
+                                r"|\baware|concern|worr|\bi see\b|\bi hear you\b"),
 }
 
 
@@ -73,9 +75,18 @@ def citizen_reply(rng: random.Random, held_out: bool) -> Reply:
             break
     letter = write_letter(rng, request)
     labels = {"tone": letter.tone, "category": request.category, "decision": letter.decision}
-    intent = [request.category, request.topic.things[0].lstrip("~") if request.topic else "", "question" if request.question else "request"]
-    return Reply(request.text, letter.reply, labels, part, " ".join(filter(None, intent)),
-                 safe_letter(letter.tone, request.category))
+    about = f"{request.category} {request.topic.other.lstrip('~')}" if request.topic else request.category
+    intent = f"{about}, {'a question' if request.question else 'a request'}"
+    return Reply(request.text, letter.reply, labels, part, intent, safe_letter(letter.tone, request.category))
+
+
+def request_category_examples(num: int, seed: int = 0) -> list[tuple[str, str]]:
+    """`num` built-in requests of the part "train" with their categories, without replies: more to read for who learns only to
+    tell what a request is about."""
+    rng = random.Random(f"requests {seed}")
+    requests = (drawn_request(rng, held_out=False) for _ in iter(int, 1))
+    train = ((request.text, request.category) for request in requests if part_of(request.text) == "train")
+    return list(islice(train, num))
 
 
 def part_of(request: str) -> str:
@@ -174,10 +185,10 @@ def formality_pair(row: dict[str, str]) -> list[Reply]:
 
 
 def tone_by_rule(reply: str) -> str:
-    """The tone of a customer service's reply by its opening: the first sentence, or two where the first has at most four words.
+    """The tone of a customer service's reply by its opening: its first sentence, or two where the first has at most four words.
 
-    "apologetic" where it says sorry; else the earliest of "cheerful", "grateful" and "understanding" by their words, or "neutral".
-    Source: the rule that was stated with the set of replies that this project was tried on.
+    "apologetic" where it says sorry; else "cheerful", "grateful" or "understanding" by the earliest of their words; else
+    "neutral". Source: the rule stated with the set of replies that this project was tried on.
     """
     sentences = SENTENCE_END.split(reply.strip().lower(), maxsplit=2)
     opening = " ".join(sentences[: 2 if len(sentences[0].split()) <= 4 else 1])

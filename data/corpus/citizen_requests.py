@@ -19,7 +19,8 @@ from data.corpus.citizen_topics import (
 from data.corpus.names import reserved
 from data.corpus.stories import expand
 
-KINDS = ("problem",) * 10 + ("wish",) * 5 + ("question",) * 5 + ("short",) * 3 + ("loose",) * 7
+KINDS = ("problem",) * 8 + ("wish",) * 4 + ("question",) * 5 + ("short",) * 2 + ("loose",) * 10 + ("free",) * 8
+LENGTHS = {"short": 0, "loose": 0.5, "free": 0.5, "templates": 0.6}  # how much may stand around a core; others: 1
 ASKING = re.compile(r"(?:how|what|where|when|who|whom|which|whose|is|are|can|may|do|does|must|could i|will|whats|hows)\b")
 SENDER = re.compile(r"(?:regards|yours|sincerely|thanks|thank you|my name is|this is|signed|respectfully|name|i am|i'm)[,:.]? "
                     r"\{name\}|[.!?] ?\{name\}$", re.IGNORECASE)
@@ -57,22 +58,34 @@ class Request(NamedTuple):
 def template_request(rng: random.Random, category: str, held_out: bool) -> Request:
     """A request by the tables, with streets, dates and names that are all reserved (`held_out`), or none of them."""
     slots = particulars(rng, held_out) | random_words(rng)
-    frames, table = read_blocks("frames"), read_category(category)
-    if category == "none":
-        topic, thing, kind = None, "", "question"
-        core = numbered(rng, rng.choice(table.requests), slots)
-    else:
-        topic, kind = rng.choice(weighted_topics(category)), rng.choice(KINDS)
-        thing = rng.choice(topic.things).replace("{number}", slots["number"])
-        slots |= core_slots(rng, topic, thing)
-        core = expand(rng.choice(frames[kind]), slots, rng).strip()
-        if kind == "loose" or kind == "short" and thing.lstrip("~") not in core:
-            topic, thing = thing_in(category, core)
-    text, signed = in_a_letter(rng, core, slots, 0 if kind == "short" else 0.5 if kind == "loose" else 1)
+    topic, thing, kind, core = none_core(rng, slots) if category == "none" else city_core(rng, category, slots)
+    text, signed = in_a_letter(rng, core, slots, LENGTHS.get(kind, 1))
     found = {key: slots[key] for key in ("street", "date") if slots[key] in text}
     found |= {"name": slots["name"]} if signed else {}
-    question = kind == "question" or core.startswith("how")
-    return Request(noisy(rng, text, slots), category, topic, thing.lstrip("~"), question, found)
+    asks = kind == "question" or core.startswith("how")
+    return Request(noisy(rng, text, slots), category, topic, thing.lstrip("~"), asks, found)
+
+
+def city_core(rng: random.Random, category: str, slots: dict[str, str]) -> tuple[Topic | None, str, str, str]:
+    """(topic, thing, kind, core) of a request to one of the offices: what a reply can name, and the core itself."""
+    topic, kind = rng.choice(weighted_topics(category)), rng.choice(KINDS)
+    thing = rng.choice(topic.things).replace("{number}", slots["number"])
+    slots |= topic_slots(rng, topic, thing) | loose_slots(rng, category)
+    core = expand(rng.choice(read_blocks("frames")[kind]), slots, rng).strip()
+    if thing.lstrip("~").lower() in core.lower():
+        return topic, thing, kind, core
+    if kind in ("loose", "free", "short"):
+        return *thing_in(category, core), kind, core
+    return topic, topic.other, kind, core
+
+
+def none_core(rng: random.Random, slots: dict[str, str]) -> tuple[None, str, str, str]:
+    """The same for a request about something else."""
+    kind = rng.choice(("templates", "templates", "loose", "free"))
+    if kind == "templates":
+        return None, "", kind, numbered(rng, rng.choice(read_category("none").requests), slots)
+    slots |= loose_slots(rng, "none") | {"problem": "{free}", "since": "", "place": ""}
+    return None, "", kind, expand(rng.choice(read_blocks("frames")[kind]), slots, rng).strip()
 
 
 @cache
@@ -81,17 +94,23 @@ def weighted_topics(category: str) -> list[Topic]:
     return [topic for topic in read_category(category).topics for _ in range(round(len(topic.things) ** 0.5))]
 
 
-def core_slots(rng: random.Random, topic: Topic, thing: str) -> dict[str, str]:
-    """The slots of the frames: the thing, two problems, a want, two questions, a place and a time."""
-    table, frames = read_category(topic.category), read_blocks("frames")
-    plural, name = is_plural(thing), thing.lstrip("~")
+def topic_slots(rng: random.Random, topic: Topic, thing: str) -> dict[str, str]:
+    """The slots of the frames that speak of a thing: it, two problems, a want, two questions, a place and a time."""
+    table, plural = read_category(topic.category), is_plural(thing)
     problems, questions = (rng.sample(lines, min(2, len(lines))) for lines in (topic.problems, topic.questions))
-    place, since = rng.choice(table.places), rng.choice(frames["since"])
-    return {"thing": name, "a_thing": with_article(thing), "whole": rng.choice(table.whole),
+    place, since = rng.choice(table.places), rng.choice(read_blocks("frames")["since"])
+    return {"thing": thing.lstrip("~"), "a_thing": with_article(thing), "whole": rng.choice(table.whole),
             "problem": agree(problems[0], plural), "problem2": agree(problems[-1], plural),
             "question": agree(questions[0], plural), "question2": agree(questions[-1], plural),
             "want": agree(rng.choice(topic.wants), plural), "place": f" {place}" if place else "",
-            "since": f" {since}" if since else ""} | dict(zip(("w1", "w2", "w3"), rng.sample(table.words, 3), strict=True))
+            "since": f" {since}" if since else ""}
+
+
+def loose_slots(rng: random.Random, category: str) -> dict[str, str]:
+    """The slots of the other frames: six words and two sentences of the category."""
+    table = read_category(category)
+    drawn = rng.sample(table.words, 6) + rng.sample(table.free, 2)
+    return dict(zip(("w1", "w2", "w3", "w4", "w5", "w6", "free", "free2"), drawn, strict=True))
 
 
 def numbered(rng: random.Random, line: str, slots: dict[str, str]) -> str:
@@ -108,9 +127,12 @@ def written_request(rng: random.Random, category: str, line: str, held_out: bool
     """A request written by hand with its slots filled, varied as those by templates are, in fewer ways."""
     topic, thing = thing_in(category, line)
     slots = {**particulars(rng, held_out), "thing": thing or "thing"}
-    found = {key: slots[key] for key in ("street", "date") if f"{{{key}}}" in line}
-    found |= {"name": slots["name"]} if SENDER.search(line) else {}
+    found = {"name": slots["name"]} if SENDER.search(line) else {}
     text = line
+    for key, share in {"where": 0.2, "when": 0.1}.items():
+        if rng.random() < share and "{" not in line and len(line) < 200:
+            text += f" {titled(rng.choice(read_blocks('frames')[key]))}."
+    found |= {key: slots[key] for key in ("street", "date") if f"{{{key}}}" in text}
     for key, value in slots.items():
         text = text.replace(f"{{{key}}}", value)
     draw = rng.random()
@@ -156,8 +178,8 @@ def is_held_out(line: str) -> bool:
 
 
 def in_a_letter(rng: random.Random, core: str, slots: dict[str, str], length: float) -> tuple[str, bool]:
-    """The core with a greeting, a story, anger, a plea and a signature around it, each in a share of the letters; whether it
-    is signed."""
+    """The core with a greeting, a story, place and time, anger, a plea and a signature, each in a share of the letters; and
+    whether it is signed."""
     frames, parts = read_blocks("frames"), [core]
 
     def drawn(block: str) -> str:
@@ -167,6 +189,10 @@ def in_a_letter(rng: random.Random, core: str, slots: dict[str, str], length: fl
         parts.insert(0, drawn("story"))
     if rng.random() < 0.16 * length:
         parts.append(drawn("story"))
+    if rng.random() < 0.12 + 0.08 * length and slots["street"] not in core:
+        parts.append(drawn("where"))
+    if rng.random() < 0.04 + 0.1 * length and slots["date"] not in core:
+        parts.append(drawn("when"))
     if rng.random() < 0.05 + 0.13 * length:
         parts.insert(rng.choice((0, len(parts))), drawn("anger"))
     if rng.random() < 0.05 + 0.2 * length:

@@ -1,10 +1,12 @@
 """What citizens write about: the tables of `city/`, and the streets, dates and names of a letter.
 
-`city/<category>.txt` begins with the category's office, its general phrases and the words that belong to it. Then its topics,
-separated by blank lines: `things`, how a reply calls one (`about`), what is wrong (`problems`), wanted (`wants`) or asked
-(`questions`), what the office can do (`act`, after "will") and the citizen (`advice`, after "please"), why it refuses
-(`reasons`) and what it needs to decide (`details`). Choices stand between `|`, things and words between commas; a thing that
-cannot be counted begins with `~`. `{is}` and other verbs in braces agree with the thing. To add a topic, add a block.
+`city/<category>.txt` begins with the category's office, its general phrases, its words, and sentences of its own (`free`).
+Then its topics, separated by blank lines: `things`, what a reply takes where a request names none (`other`), how it calls one
+(`about`), what is wrong (`problems`), wanted (`wants`) or asked (`questions`), what the office can do (`act`, after "will")
+and the citizen (`advice`, after "please"), why it refuses (`reasons`) and what it needs to decide (`details`). Choices stand
+between `|`, things and words between commas; a thing that cannot be counted begins with `~`. `{is}` and other verbs in braces
+agree with the thing. To add a topic, add a block.
+
 `city/<tone>.txt` and `city/frames.txt`: blocks of a name and its phrasings, one a line; `-` is none.
 """
 
@@ -16,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from data.corpus.names import first_name, name_word, reserved
+from data.corpus.names import name_word, reserved
 from data.corpus.stories import article, capitalise
 
 CATEGORIES = ("documents", "housing", "roads", "health", "taxes", "noise", "transport", "schools", "none")
@@ -51,6 +53,7 @@ class Topic(NamedTuple):
 
     category: str
     things: tuple[str, ...]
+    other: str  # what stands for the thing where a request names none
     about: str
     problems: tuple[str, ...]
     wants: tuple[str, ...]
@@ -72,7 +75,8 @@ class Category(NamedTuple):
     general: tuple[str, ...]
     whole: tuple[str, ...]
     words: tuple[str, ...]
-    requests: tuple[str, ...]
+    free: tuple[str, ...]  # sentences that stand for themselves
+    requests: tuple[str, ...]  # of "none": sentences with words of `words.txt`
     topics: tuple[Topic, ...]
 
 
@@ -93,9 +97,9 @@ def read_category(name: str) -> Category:
     topics = []
     for table in map(read_table, blocks):
         rest = (table[key] for key in ("problems", "wants", "questions", "act", "advice", "reasons", "details"))
-        topics.append(Topic(name, table["things"], *table["about"], *rest))
+        topics.append(Topic(name, table["things"], *table["other"], *table["about"], *rest))
     table = read_table(head)
-    rest = (table[key] for key in ("places", "reasons", "details", "general", "whole", "words", "requests"))
+    rest = (table[key] for key in ("places", "reasons", "details", "general", "whole", "words", "free", "requests"))
     return Category(table["office"], "".join(table["where"]), *rest, tuple(topics))
 
 
@@ -153,12 +157,18 @@ def listed(items: Iterable[str]) -> str:
 # ---------------------------------------------------------------------------------------------------------- particulars
 
 
+@cache
+def names_of(kind: str, held_out: bool) -> list[str]:
+    """Many names of a kind of `names.KINDS`, real and made up, all reserved or none; drawing from them is fast."""
+    rng = random.Random(f"{kind} {held_out}")
+    return [name_word(rng, kind, held_out, made_up_share=0.6) for _ in range(400 if held_out else 4000)]
+
+
 def street_name(rng: random.Random, held_out: bool) -> str:
     """A street whose name is reserved (`held_out`), or is not."""
     while True:
         draw = rng.random()
-        word = (rng.choice(STREETS) if draw < 0.4 else
-                name_word(rng, "family" if draw < 0.7 else "firm", held_out, made_up_share=0.6))
+        word = rng.choice(STREETS if draw < 0.4 else names_of("family" if draw < 0.7 else "firm", held_out))
         if reserved(word) == held_out:
             return f"{word} {rng.choice(KINDS_OF_STREET)}"
 
@@ -177,8 +187,8 @@ def written_date(rng: random.Random, held_out: bool) -> str:
 
 def person_name(rng: random.Random, held_out: bool) -> str:
     """A first name, in most cases with a surname."""
-    first = first_name(rng, rng.choice(("he", "she")), held_out, made_up_share=0.5)
-    return first if rng.random() < 0.35 else f"{first} {name_word(rng, 'family', held_out, 0.5)}"
+    first = rng.choice(names_of(rng.choice(("he", "she")), held_out))
+    return first if rng.random() < 0.35 else f"{first} {rng.choice(names_of('family', held_out))}"
 
 
 def particulars(rng: random.Random, held_out: bool) -> dict[str, str]:

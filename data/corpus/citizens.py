@@ -111,6 +111,7 @@ def areas(rng: random.Random) -> str:
     return listed(rng.sample(list(AREAS.values()), len(AREAS)))
 
 
+@cache
 def safe_letter(tone: str, category: str) -> str:
     """The one safe reply of a tone and a category, which promises nothing."""
     table, none = read_category(category), category == "none"
