@@ -68,7 +68,7 @@ RUNS, NAMES = Path("runs"), "replies-*"
 SHIPPED = ROOT / "checkpoint_replies"
 OWN = "generator"  # --base: our own decoder, from nothing
 DEFAULTS = {  # what --failures or --tune names; the generator is trained from nothing
-    OWN: {"num_replies": 16_000, "max_tokens": 256, "batch_size": 32, "learning_rate": 2e-3, "num_epochs": 5, "dropout": 0.05},
+    OWN: {"num_replies": 16_000, "max_tokens": 256, "batch_size": 32, "learning_rate": 2e-3, "num_epochs": 4, "dropout": 0.05},
     "frozen": {"num_replies": 1000, "max_tokens": 96, "batch_size": 16, "learning_rate": 3e-3, "num_epochs": 2, "dropout": 0.0},
     "lora": {"num_replies": 1000, "max_tokens": 96, "batch_size": 16, "learning_rate": 1e-3, "num_epochs": 2, "dropout": 0.0},
     "full": {"num_replies": 1000, "max_tokens": 96, "batch_size": 16, "learning_rate": 1e-4, "num_epochs": 2, "dropout": 0.0},
