@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 HEADS = ("joint", "separate", "off")
 DROPPED, ALL_DROPPED = 0.1, 0.15  # shares of the rows that lose one label, each by itself, or all of them
 WITHOUT_REQUEST = 0.1  # share of the rows whose labels alone tell what to write: else no model would learn a category's
-HEADS_EVERY = 2  # every second reply of a batch is read by the heads, too
+HEADS_EVERY = 2  # every second reply of a batch is read by the heads, too; requests, which are short, are all read
 HEAD_WEIGHT = 0.2  # of each head's mean loss beside that of a token
 LEAST = 8  # tokens of a truncated reply
 BATCH_TOKENS = 1 << 30  # no limit but the batch size: replies are short
@@ -133,10 +133,10 @@ class ReplyDataset(Dataset):
             read.append([*opening, *row.reply])
             ends.append([min(len(opening) + LEAST, len(read[-1])), len(read[-1])])
             told.append([label - 1 if label else IGNORED for label in row.labels] + [IGNORED] * (REQUEST in self.heads))
-            if row.told and self.heads:
-                read.append(row.asked)
-                ends.append([len(row.asked)] * 2)  # a request is not cut
-                told.append([IGNORED] * len(row.labels) + [row.told - 1])
+        for row in (row for row in rows if row.told and self.heads_every):
+            read.append(row.asked)
+            ends.append([len(row.asked)] * 2)  # a request is not cut
+            told.append([IGNORED] * len(row.labels) + [row.told - 1])
         tables = ([row.labels for row in rows], ends, told)
         labels, ends, told = (torch.tensor(table, dtype=torch.int64) for table in tables)
         return padded(texts, 0), padded(targets, IGNORED), labels, padded(read, 0), ends, told
