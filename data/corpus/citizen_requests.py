@@ -62,8 +62,13 @@ def template_request(rng: random.Random, category: str, held_out: bool) -> Reque
     text, signed = in_a_letter(rng, core, slots, LENGTHS.get(kind, 1))
     found = {key: slots[key] for key in ("street", "date") if slots[key] in text}
     found |= {"name": slots["name"]} if signed else {}
-    asks = kind == "question" or core.startswith("how")
-    return Request(noisy(rng, text, slots), category, topic, thing.lstrip("~"), asks, found)
+    asks, text = kind == "question" or core.startswith("how"), noisy(rng, text, slots)
+    return Request(text, category, topic, thing.lstrip("~"), asks, legible(found, text))
+
+
+def legible(slots: dict[str, str], text: str) -> dict[str, str]:
+    """The street, date and sender that a text still spells right, whatever its capitals: no reply can name another."""
+    return {key: value for key, value in slots.items() if value.lower() in text.lower()}
 
 
 def city_core(rng: random.Random, category: str, slots: dict[str, str]) -> tuple[Topic | None, str, str, str]:
@@ -146,7 +151,7 @@ def written_request(rng: random.Random, category: str, line: str, held_out: bool
         text = with_slips(rng, text, slots, rng.choice((0.04, 0.08)))
     if rng.random() < 0.15:
         text = text.lower()
-    return Request(text, category, topic, thing, is_question(line), found)
+    return Request(text, category, topic, thing, is_question(line), legible(found, text))
 
 
 def is_question(line: str) -> bool:
