@@ -57,6 +57,11 @@ def bare(name: str, digits: int, head: Pair) -> Column:
     return Column(head, cell)
 
 
+def bare_share(name: str, head: Pair) -> Column:
+    """A figure in percent, without its interval."""
+    return Column(head, lambda row, language: points(row["figures"][name]["value"], language))
+
+
 def parameters(row: dict, language: int) -> str:
     return f"{number(row['parameters'] / 1e6, 1, language)}, {number(row['bytes'] / 1e6, 1, language)}"
 
@@ -70,6 +75,12 @@ WORDS = (
     share("right_in_1", ("next word right in 1, %", "следующее слово с 1 попытки, %")),
     share("right_in_3", ("in 3, %", "с 3, %")),
     share("keystrokes_saved", ("keystrokes saved, %", "сбережено нажатий, %")),
+)
+SHORT = (
+    bare("bits_per_character", 3, ("bits per character", "бит на знак")),
+    bare_share("right_in_1", ("next word right, %", "следующее слово верно, %")),
+    bare_share("keystrokes_saved", ("keystrokes saved, %", "сбережено нажатий, %")),
+    Column(("ms per key, p50 / p95", "мс на нажатие, p50 / p95"), key_times),
 )
 RESTS = (
     share("rest_in_1", ("last quarter exact in 1, %", "последняя четверть дословно с 1, %")),

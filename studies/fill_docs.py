@@ -13,6 +13,18 @@ import re
 from functools import partial
 from pathlib import Path
 
+from studies.autocomplete_tables import (
+    ABLATION,
+    COSTS,
+    ENDS,
+    RESTS,
+    SHORT,
+    WORDS,
+    comparison,
+    learning_table,
+    pairs_table,
+    remembered_table,
+)
 from studies.doc_tables import (
     Snapshot,
     beams_table,
@@ -25,7 +37,7 @@ from studies.doc_tables import (
     training_table,
 )
 from studies.doc_texts import excerpts, jsons, loop, printed, source, stories
-from studies.labels import JSON_COLUMNS, SOUND_COLUMNS, VARIED_COLUMNS
+from studies.labels import JSON_COLUMNS, MESSAGE_PAIRS, SOUND_COLUMNS, VARIED_COLUMNS
 from support.files import write_text
 from support.flags import Parser
 from task3_temperature import SETTINGS as TEMPERATURES
@@ -34,7 +46,8 @@ from task5_beam import SETTINGS as BEAMS
 
 ENGLISH, RUSSIAN = 0, 1  # the place of a language in the (English, Russian) pairs of studies/labels.py
 PAGES = {"README.md": ENGLISH, "README.ru.md": RUSSIAN, "docs/answers.md": ENGLISH, "docs/answers.ru.md": RUSSIAN,
-         "docs/decoder.md": ENGLISH, "docs/speed.md": ENGLISH}
+         "docs/autocomplete.md": ENGLISH, "docs/autocomplete.ru.md": RUSSIAN, "docs/decoder.md": ENGLISH,
+         "docs/speed.md": ENGLISH}
 PART = re.compile(r"(<!-- filled: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 DRAWN = {"greedy": [{"temperature": 0.0}], "sampling": [{}], "temperature": TEMPERATURES, "nucleus": NUCLEI}
@@ -54,6 +67,13 @@ PARTS = {
     "beams": partial(beams_table, settings=BEAMS),
     "beams, held-out": partial(held_out_beams_table, settings=BEAMS),
     "candidates of eight beams": partial(candidates_table, setting=BEAMS[4]),
+    **{f"messages, {kind}": partial(comparison, name="autocomplete", columns=columns)
+       for kind, columns in (("short", SHORT), ("words", WORDS), ("rests", RESTS), ("ends", ENDS), ("costs", COSTS))},
+    "messages, ablation": partial(comparison, name="autocomplete-ablation", columns=ABLATION),
+    "messages, Russian": partial(comparison, name="autocomplete-ru", columns=WORDS),
+    "messages, differences": partial(pairs_table, name="autocomplete", pairs=MESSAGE_PAIRS),
+    "messages, learning": partial(learning_table, name="autocomplete"),
+    "messages, remembered": partial(remembered_table, name="autocomplete"),
     "evaluation": evaluation_table,
     "speed": speed_table,
     "training on books": partial(training_table, name="books/training.jsonl"),

@@ -74,6 +74,7 @@ MESSAGE_ROWS: dict[str, Pair] = {  # the rows of evaluate_autocomplete.py in the
     "smollm2": ("SmolLM2 as it is", "SmolLM2 как есть"),
     "tuned": ("SmolLM2, fine-tuned", "SmolLM2, дообученная"),
 }
+MESSAGE_PAIRS = (("lstm", "n-gram"), ("generator", "lstm"), ("tuned", "lstm"), ("tuned", "smollm2"))  # one row minus another
 REPLY_ROWS: dict[str, Pair] = {  # the rows of evaluate_replies.py and of studies.reply_heads; others are called as they are
     "real": ("real replies", "настоящие ответы"),
     "safe": ("safe reply", "безопасный ответ"),

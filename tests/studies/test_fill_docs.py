@@ -21,7 +21,8 @@ import pytest
 
 DOCUMENTS = sorted(str(path.relative_to(ROOT)) for path in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")))
 TEXTS = {name: (ROOT / name).read_text("utf-8") for name in DOCUMENTS}
-TRANSLATED = [("README.md", "README.ru.md"), ("docs/answers.md", "docs/answers.ru.md")]
+TRANSLATED = [("README.md", "README.ru.md"), ("docs/answers.md", "docs/answers.ru.md"),
+              ("docs/autocomplete.md", "docs/autocomplete.ru.md")]
 LIMITS = {"README.md": (250, 22_000), "README.ru.md": (250, 32_000)}  # lines and bytes, for one sitting
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)]+)\)|(?:src|srcset|href)=\"([^\"]+)\"")
 BLOCK = re.compile(r"^```\w*\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -68,7 +69,7 @@ def test_links_and_images_are_there(page):
 def test_the_readmes_lead_to_every_document():
     for page in ("README.md", "README.ru.md"):
         language = page.removeprefix("README")  # .md or .ru.md
-        documents = {f"docs/answers{language}", "docs/decoder.md", "docs/models.md", "docs/speed.md", "docs/tests.md",
+        documents = {f"docs/answers{language}", f"docs/autocomplete{language}", "docs/decoder.md", "docs/models.md", "docs/speed.md", "docs/tests.md",
                      "docs/LOG.md"}
         assert documents <= {link.partition("#")[0] for link in links(TEXTS[page])}
 
