@@ -7,7 +7,9 @@ from autocomplete import MODEL, open_suggestions
 from data.profanity import is_profane
 from lstm import load_lstm_lm
 from models.loading import load_model
+from models.places import revision
 from studies.completion import surprises
+from studies.doc_tables import SHIPPED
 from tests.helpers import ROOT
 
 import pytest
@@ -35,6 +37,14 @@ def test_the_weights_fit_in_8_megabytes_and_no_message_is_beside_them():
     assert names == {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
                      "vocab.txt", "meta.json", "loss.png", "README.md"}
     assert "sample" not in json.loads((FOLDER / "meta.json").read_text("utf-8"))["figures"]
+
+
+def test_the_shipped_comparison_is_of_these_weights():
+    """A figure of other weights than those in the folder would be a lie."""
+    for name in ("evaluation", "remembered"):
+        content = json.loads((SHIPPED / "autocomplete" / f"{name}.json").read_text("utf-8"))
+        model = content["rows"]["lstm"]["model"] if name == "evaluation" else content["model"]
+        assert model["revision"] == revision(FOLDER), name
 
 
 @pytest.mark.parametrize("typed, word", [("i am so ti", "tired"), ("happy birth", "birthday"), ("good mor", "morning"),
