@@ -101,7 +101,7 @@ def draw_saved(rows: Rows, path: Path) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(9, 4.2), sharey=True, layout="constrained")
     figure.suptitle(f"Keystrokes saved by three chips, and what they cost: {name} saves most, {value:.1%}\n"
                     f"(no more than {bound:.1%} can be saved)".replace("%", r" %"))
-    for row, content in rows.items():
+    for place, (row, content) in enumerate(rows.items()):
         saved, reach = whiskers(content["figures"]["keystrokes_saved"], 100)
         if row == "constant":
             for axis in axes:
@@ -111,7 +111,8 @@ def draw_saved(rows: Rows, path: Path) -> None:
             continue
         for axis, x in zip(axes, (content["key_ms"]["p95"], content["bytes"] / 1e6), strict=True):
             axis.errorbar(x, saved, yerr=reach, **look[row], linestyle="none", capsize=3)
-            axis.annotate(row, (x, saved), (7, 5), textcoords="offset points", color=look[row]["color"])
+            axis.annotate(row, (x, saved), (7, -13 if place % 2 else 5), textcoords="offset points",
+                          color=look[row]["color"])
     axes[0].axvline(FAST, color=GREY, linestyle=":")
     axes[0].annotate(f"{FAST} ms", (FAST, 0.02), (3, 0), xycoords=("data", "axes fraction"), textcoords="offset points",
                      color=GREY)

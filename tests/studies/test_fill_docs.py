@@ -69,8 +69,8 @@ def test_links_and_images_are_there(page):
 def test_the_readmes_lead_to_every_document():
     for page in ("README.md", "README.ru.md"):
         language = page.removeprefix("README")  # .md or .ru.md
-        documents = {f"docs/answers{language}", f"docs/autocomplete{language}", "docs/decoder.md", "docs/models.md", "docs/speed.md", "docs/tests.md",
-                     "docs/LOG.md"}
+        documents = {f"docs/answers{language}", f"docs/autocomplete{language}", "docs/decoder.md", "docs/models.md",
+                     "docs/speed.md", "docs/tests.md", "docs/LOG.md"}
         assert documents <= {link.partition("#")[0] for link in links(TEXTS[page])}
 
 
