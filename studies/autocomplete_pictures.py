@@ -173,7 +173,7 @@ def draw_rouge(rows: Rows, path: Path) -> None:
     axis.set(title=f"ROUGE of the last quarter: in ROUGE-1 {below} of {len(models)} fall below an answer that never changes",
              ylabel="F-measure", xticks=range(3), xticklabels=("ROUGE-1", "ROUGE-2", "ROUGE-L"))
     axis.grid(axis="y", alpha=0.3)
-    figure.legend(loc="outside lower center", ncols=len(models) + 1)
+    figure.legend(loc="outside lower center", ncols=(len(models) + 2) // 2)
     save(figure, path)
 
 
